@@ -1,0 +1,80 @@
+"""How a coded picture becomes a frame of the wanted size: scaled to cover it, turned, cut at the centre."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+# Pixel shapes outside this range are broken headers rather than films.
+WIDEST_PIXEL = 4
+
+
+@dataclass(frozen=True)
+class FrameFit:
+    """The plan for every frame of one video.
+
+    Attributes:
+        height: Wanted height in pixels.
+        width: Wanted width in pixels.
+        quarter_turns: Turns of 90 degrees counter-clockwise that set the picture upright.
+        scaled_height: Height of the upright picture before the centre cut, at least ``height``.
+        scaled_width: Width of the upright picture before the centre cut, at least ``width``.
+    """
+
+    height: int
+    width: int
+    quarter_turns: int
+    scaled_height: int
+    scaled_width: int
+
+    @classmethod
+    def of(
+        cls,
+        source: tuple[int, int],
+        wanted: tuple[int, int],
+        rotation: float = 0.0,
+        pixel_aspect: Fraction | None = None,
+    ) -> "FrameFit":
+        """Plans the shorter side to be scaled to the wanted one, as the video is meant to be seen.
+
+        Args:
+            source: Coded (height, width) in pixels.
+            wanted: (height, width) in pixels.
+            rotation: Degrees counter-clockwise by which players turn the picture.
+            pixel_aspect: Width of a source pixel divided by its height; None or 0 when unknown.
+        """
+        tall, wide = Fraction(source[0]), Fraction(source[1])
+        if pixel_aspect and Fraction(1, WIDEST_PIXEL) <= pixel_aspect <= WIDEST_PIXEL:
+            wide *= pixel_aspect
+        turns = round(rotation / 90) % 4
+        if turns % 2:
+            tall, wide = wide, tall
+        height, width = wanted
+        # The side that would fall short decides the scale.
+        if wide * height >= tall * width:
+            return cls(height, width, turns, height, max(width, round(wide * height / tall)))
+        return cls(height, width, turns, max(height, round(tall * width / wide)), width)
+
+    @property
+    def coded_size(self) -> tuple[int, int]:
+        """(height, width) to which the picture is scaled before it is turned."""
+        if self.quarter_turns % 2:
+            return self.scaled_width, self.scaled_height
+        return self.scaled_height, self.scaled_width
+
+    def finish(self, picture: np.ndarray) -> np.ndarray:
+        """Turns a picture of ``coded_size`` upright and cuts its centre.
+
+        Args:
+            picture: uint8 (h, w, 3) of ``coded_size``.
+
+        Returns:
+            uint8 (height, width, 3), contiguous.
+        """
+        return self.cut(np.rot90(picture, self.quarter_turns))
+
+    def cut(self, upright: np.ndarray) -> np.ndarray:
+        """Cuts the centre of an upright picture of (scaled_height, scaled_width), as ``finish`` does."""
+        top = (self.scaled_height - self.height) // 2
+        left = (self.scaled_width - self.width) // 2
+        return np.ascontiguousarray(upright[top : top + self.height, left : left + self.width])

@@ -1,0 +1,212 @@
+"""A folder of videos becomes a clip store: files decoded once, in child processes, nothing silently lost."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tokenreel.datasets.clip_record import (
+    CLIPS_FILE,
+    FORMAT_VERSION,
+    FRAMES_FILE,
+    REJECTED_FILE,
+    STORE_FILE,
+    ClipRecord,
+    write_lines,
+)
+from tokenreel.datasets.clip_splits import with_duplicates, with_splits
+from tokenreel.datasets.decoding import Decoder
+from tokenreel.datasets.ingest_pool import decode_all
+from tokenreel.datasets.video_folder import FoundVideo, Rejected, VideoFolder
+from tokenreel.datasets.video_metadata import aligned_actions
+
+
+@dataclass(frozen=True)
+class IngestSettings:
+    """How videos are brought to frames.
+
+    Attributes:
+        height: Height of the stored frames in pixels.
+        width: Width of the stored frames in pixels.
+        fps: Frames per second of the stored frames, by time; None keeps every frame of every source.
+        decoder: ``pyav`` or ``decord``.
+        time_limit: Seconds after which a file is given up.
+        workers: Child processes that decode; 0 means one per CPU core.
+    """
+
+    height: int = 64
+    width: int = 64
+    fps: float | None = 10.0
+    decoder: Decoder = "pyav"
+    time_limit: float = 600.0
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"frame size {self.height}x{self.width}, expected at least 1x1; use e.g. 64x64")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise ValueError(f"fps {self.fps}, expected more than 0 and at most 1000; use e.g. 10")
+        if self.decoder not in ("pyav", "decord"):
+            raise ValueError(f"decoder {self.decoder!r}, expected 'pyav' or 'decord'")
+        if self.time_limit <= 0:
+            raise ValueError(f"time_limit {self.time_limit} s, expected more than 0; use e.g. 600")
+        if self.workers < 0:
+            raise ValueError(f"workers {self.workers}, expected 0 (one per CPU core) or more")
+
+    @property
+    def that_matter(self) -> dict[str, Any]:
+        """The settings on which the stored frames depend."""
+        return {"height": self.height, "width": self.width, "fps": self.fps, "decoder": self.decoder}
+
+
+def ingest(videos: VideoFolder, settings: IngestSettings, folder: Path, console: Console) -> None:
+    """Decodes a folder of videos and writes a clip store.
+
+    Args:
+        videos: What to read.
+        settings: How.
+        folder: An existing, empty folder; it is a clip store when this returns, and rubbish if it raises.
+        console: Shows a progress bar, unless it is quiet.
+
+    Raises:
+        ValueError: If metadata are broken, or not one video could be read.
+        OSError: If the store cannot be written.
+    """
+    found, rejected = videos.describe()
+    records: list[ClipRecord] = []
+    with (folder / FRAMES_FILE).open("wb") as frames, _progress(console) as bar:
+        answers = _decoded(videos.root, found, settings, folder)
+        for video, answer in bar.track(answers, total=len(found), description="reading videos"):
+            if "rejected" in answer:
+                rejected.append(Rejected(video.name, answer["rejected"]))
+            else:
+                part = Path(answer["part"])
+                records.append(_record(video, answer, settings, frames.tell()))
+                _append(part, frames)
+        frames.flush()
+        os.fsync(frames.fileno())
+    if not records:
+        raise ValueError(_all_rejected(videos.root, rejected))
+    records = with_splits(with_duplicates(records), {video.key: video.split for video in found})
+    write_lines(folder / CLIPS_FILE, [record.to_json() for record in records])
+    write_lines(folder / REJECTED_FILE, [json.dumps(vars(item)) for item in rejected])
+    summary = _summary(videos.root, settings, records, rejected)
+    (folder / STORE_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="ascii")
+
+
+def _progress(console: Console) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=console.quiet, transient=True)
+
+
+def fingerprint(records: Sequence[ClipRecord], settings: dict[str, Any]) -> str:
+    """sha256 (hex) over what a store holds: key, source, split, length of each record, and the settings."""
+    content = [[record.key, record.sha256, record.split, record.frames] for record in records]
+    return hashlib.sha256(json.dumps([content, settings], sort_keys=True).encode("ascii")).hexdigest()
+
+
+def _decoded(
+    root: Path, found: list[FoundVideo], settings: IngestSettings, folder: Path
+) -> Iterator[tuple[FoundVideo, dict[str, Any]]]:
+    """Yields each video with the worker's answer and the ``part`` that holds its frames."""
+    parts = folder / "parts"
+    parts.mkdir()
+    jobs = (
+        {
+            **settings.that_matter,
+            "path": str((root / video.name).absolute()),
+            "part": str(parts.absolute() / f"{number}.u8"),
+            "want_indices": video.metadata.actions is not None,
+        }
+        for number, video in enumerate(found)
+    )
+    workers = max(1, min(settings.workers or _cpu_cores(), len(found)))
+    answers = decode_all(jobs, workers, settings.time_limit, parts)
+    for number, (video, answer) in enumerate(zip(found, answers, strict=True)):
+        if "failed" in answer:
+            raise OSError(f"cannot write in {folder}: {answer['failed']}; free space or use another folder")
+        part = parts / f"{number}.u8"
+        yield video, {**answer, "part": part}
+        part.unlink(missing_ok=True)
+    shutil.rmtree(parts)
+
+
+def _cpu_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _append(part: Path, frames: BinaryIO) -> None:
+    with part.open("rb") as source:
+        shutil.copyfileobj(source, frames, 1 << 20)
+
+
+def _record(video: FoundVideo, answer: dict[str, Any], settings: IngestSettings, offset: int) -> ClipRecord:
+    facts, told = answer["facts"], video.metadata
+    flags = _flags(answer, settings.fps)
+    actions, remark = aligned_actions(told.actions, facts, answer["indices"])
+    return ClipRecord(
+        key=video.key,
+        file=video.name,
+        split=video.split or "train",
+        offset=offset,
+        frames=answer["frames"],
+        height=settings.height,
+        width=settings.width,
+        fps=settings.fps or facts["source_fps"],
+        source_fps=facts["source_fps"],
+        source_frames=facts["source_frames"],
+        time_base=facts["time_base"],
+        rotation=facts["rotation"],
+        sha256=answer["sha256"],
+        flags={**flags, **remark},
+        label=told.label,
+        caption=told.caption,
+        actions=actions,
+        action_names=told.action_names,
+    )
+
+
+def _flags(answer: dict[str, Any], fps: float | None) -> dict[str, Any]:
+    facts = answer["facts"]
+    flags = {
+        "damaged": facts["damaged"],
+        "static": answer["static"],
+        "black": answer["black"],
+        "vfr": facts["vfr"],
+        # A thousandth is the difference between 30 and 29.97.
+        "upsampled": bool(fps and facts["source_fps"] and facts["source_fps"] < fps * 0.998),
+        "clock_jumps": facts["clock_jumps"],
+    }
+    return {name: value for name, value in flags.items() if value}
+
+
+def _summary(
+    root: Path, settings: IngestSettings, records: list[ClipRecord], rejected: list[Rejected]
+) -> dict[str, Any]:
+    splits = sorted({record.split for record in records})
+    of = {split: [record for record in records if record.split == split] for split in splits}
+    return {
+        "format_version": FORMAT_VERSION,
+        "settings": settings.that_matter,
+        "source": root.absolute().name,
+        "fingerprint": fingerprint(records, settings.that_matter),
+        "bytes": sum(record.bytes for record in records),
+        "videos": {split: len(members) for split, members in of.items()},
+        "frames": {split: sum(record.frames for record in members) for split, members in of.items()},
+        "rejected": len(rejected),
+    }
+
+
+def _all_rejected(root: Path, rejected: list[Rejected]) -> str:
+    reasons = "; ".join(f"{item.file}: {item.reason}" for item in rejected[:3])
+    return (
+        f"not one of the {len(rejected)} videos in {root} could be read ({reasons}"
+        f"{'; …' if len(rejected) > 3 else ''}); give files that a player shows"
+    )

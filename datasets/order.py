@@ -1,0 +1,115 @@
+"""Which items a training step sees: a function of (seed, step) and of nothing else.
+
+The order is an endless concatenation of seeded permutations, one per epoch. Item ``i`` of step ``s`` has the
+position ``p = s * batch_size + i`` in it and lies in epoch ``p // num_items``: any step is reached without
+replaying the steps before it, and resuming needs one number. ``batch_size`` is global and cut by rank, so a
+run may go on with another number of processes.
+
+    order = Order(num_items=len(shards), batch_size=16, seed=0)
+    for step in range(start, steps):
+        indices, records = shards.batch(order.batch(step))
+"""
+
+import numpy as np
+
+_SEED_LIMIT = 2**32  # above it, numpy would spill the seed into the word that holds the epoch
+
+
+class Order:
+    """The batches of one run; ``batch(step)`` is pure, the object only remembers the last two permutations.
+
+    Args:
+        num_items: Number of items in the data set, at least 1.
+        batch_size: Items per step over all ranks, at least 1; may exceed ``num_items``.
+        seed: In [0, 2**32).
+        rank: This process, in [0, world_size).
+        world_size: Number of processes; divides ``batch_size``.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+
+    def __init__(
+        self, num_items: int, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if num_items < 1:
+            raise ValueError(f"num_items is {num_items}, expected at least 1; the data set is empty")
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        if not 0 <= seed < _SEED_LIMIT:
+            raise ValueError(f"seed is {seed}, expected 0 <= seed < 2**32")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank is {rank}, expected 0 <= rank < world_size {world_size}")
+        if batch_size % world_size:
+            near = max(world_size, batch_size - batch_size % world_size)
+            raise ValueError(
+                f"the global batch_size {batch_size} is not divisible by {world_size} processes; use {near}"
+            )
+        self.num_items = num_items
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self._permutations: dict[int, np.ndarray] = {}
+
+    def batch(self, step: int) -> np.ndarray:
+        """Ids of the items that this rank sees at ``step``.
+
+        Args:
+            step: Step of the run, counted from 0.
+
+        Returns:
+            int64 (batch_size / world_size,), values in [0, num_items).
+
+        Raises:
+            ValueError: If ``step`` is negative.
+        """
+        if step < 0:
+            raise ValueError(f"step is {step}, expected 0 or more")
+        share = self.batch_size // self.world_size
+        start = step * self.batch_size + self.rank * share
+        pieces = []
+        position = start
+        while position < start + share:
+            epoch, offset = divmod(position, self.num_items)
+            length = min(self.num_items - offset, start + share - position)
+            pieces.append(self._permutation(epoch)[offset : offset + length])
+            position += length
+        return np.concatenate(pieces)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        if epoch not in self._permutations:
+            while len(self._permutations) >= 2:  # a batch that straddles epochs needs two
+                del self._permutations[next(iter(self._permutations))]
+            # numpy promises the raw stream of PCG64 for ever, Generator.permutation only until its next
+            # release: sorting raw numbers keeps old runs resumable under a new numpy.
+            raw = np.random.PCG64([self.seed, epoch]).random_raw(self.num_items)
+            self._permutations[epoch] = np.argsort(raw, kind="stable").astype(np.int64, copy=False)
+        return self._permutations[epoch]
+
+
+def batch_order(
+    num_items: int, batch_size: int, step: int, seed: int, rank: int = 0, world_size: int = 1
+) -> np.ndarray:
+    """Ids of the items that ``rank`` sees at ``step``; a loop keeps an `Order` instead, which is faster.
+
+    Args:
+        num_items: Number of items in the data set, at least 1.
+        batch_size: Items per step over all ranks.
+        step: Step of the run, counted from 0.
+        seed: In [0, 2**32).
+        rank: This process, in [0, world_size).
+        world_size: Number of processes; divides ``batch_size``.
+
+    Returns:
+        int64 (batch_size / world_size,), values in [0, num_items).
+
+    Raises:
+        ValueError: If an argument is out of its range.
+    """
+    return Order(num_items, batch_size, seed, rank, world_size).batch(step)
+
+
+def exposure(step: int, batch_size: int, num_items: int) -> float:
+    """How often each item has been seen on average after ``step`` steps (in epochs; 0.0 at the start)."""
+    return step * batch_size / num_items

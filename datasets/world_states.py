@@ -1,0 +1,51 @@
+"""The known states of a world's videos, in the pixels and frames of the clip store made from them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tokenreel.datasets.clip_record import ClipRecord
+
+WORLD_FILE = "world.json"
+
+
+@dataclass(frozen=True)
+class DiscStates:
+    """Where the balls of one video are."""
+
+    colors: np.ndarray
+    """uint8 (n, 3), RGB."""
+    background: np.ndarray
+    """uint8 (3,), RGB."""
+    radius: np.ndarray
+    """float (n,), pixels of the stored frames."""
+    positions: np.ndarray
+    """float (T, n, 2), x and y in pixels of the stored frames."""
+
+
+def disc_states(root: Path, record: ClipRecord) -> DiscStates | None:
+    """States of one video of a world of balls.
+
+    Args:
+        root: Folder of the videos.
+        record: The video in the clip store.
+
+    Returns:
+        None if the folder is no such world, or its frames were not kept one to one.
+    """
+    world_file, sidecar = root / WORLD_FILE, (root / record.file).with_suffix(".json")
+    if not world_file.is_file() or not sidecar.is_file():
+        return None
+    world = json.loads(world_file.read_text())
+    states = json.loads(sidecar.read_text()).get("states") or {}
+    if world.get("world") != "balls" or len(states.get("positions", ())) != record.frames:
+        return None
+    scale = record.height / world["size"]
+    return DiscStates(
+        np.array(states["colors"], dtype=np.uint8),
+        np.array(states["background"], dtype=np.uint8),
+        np.array(states["radius"]) * scale,
+        np.array(states["positions"]) * scale,
+    )

@@ -1,0 +1,215 @@
+"""Embedded worlds: seeded little simulations with known state, written as ordinary folders of videos.
+
+A world's folder follows the convention of users' own data: `train/*.mp4` and `val/*.mp4`, beside each video a
+sidecar `NAME.json` with its caption, label, actions and states; `world.json` says what was made.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tokenreel.datasets import world_balls, world_paddle
+from tokenreel.datasets.video_writer import write_video
+from tokenreel.datasets.world_episode import Episode
+
+__all__ = ["WORLDS", "Episode", "simulate", "write_world"]
+
+FORMAT_VERSION = 1
+
+_SIMULATORS: dict[str, Callable[..., Episode]] = {
+    "balls": world_balls.simulate_balls,
+    "paddle": world_paddle.simulate_paddle,
+}
+_MODULES = {"balls": world_balls, "paddle": world_paddle}
+_OPTIONS: dict[str, set[str]] = {"balls": {"occluder"}, "paddle": set()}
+WORLDS = tuple(_SIMULATORS)
+
+# One clip's seed is seed * _SEEDS + index, validation clips counted from the middle: no two clips of any
+# split or any world seed share one.
+_SEEDS = 2**32
+
+
+def simulate(world: str, seed: int, size: int, frames: int, **options: Any) -> Episode:
+    """Simulate one clip.
+
+    Args:
+        world: `balls` or `paddle`.
+        seed: Any integer >= 0; the same seed gives the same clip.
+        size: Height and width in pixels, even, at least 32.
+        frames: Length T, at least 1.
+        options: `occluder=True` for `balls`: a grey bar that hides what is behind it.
+
+    Returns:
+        The episode; frames uint8 `(T, size, size, 3)`.
+
+    Raises:
+        ValueError: Unknown world or option, or a number out of range.
+    """
+    _check(world, size, frames, options)
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; expected an integer of at least 0")
+    return _SIMULATORS[world](seed, size, frames, **options)
+
+
+def write_world(
+    world: str,
+    out: Path,
+    count: int,
+    val_count: int,
+    size: int,
+    frames: int,
+    fps: float,
+    seed: int,
+    progress: Callable[[int, int], None] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> bool:
+    """Write a world as a folder of h264 videos with sidecars, and `world.json` last.
+
+    A second call with the same settings finds the finished world and returns at once; an interrupted one is
+    completed.
+
+    Args:
+        world: `balls` or `paddle`.
+        out: Folder, made if it is missing.
+        count: Training clips, at least 1.
+        val_count: Validation clips, at least 0; never the same as a training clip.
+        size: Height and width in pixels, even, at least 32.
+        frames: Frames per clip, at least 1.
+        fps: Frames per second of the files, > 0.
+        seed: Integer >= 0.
+        progress: Called with (clips done, clips in all) after each clip.
+        options: The world's own options, see `simulate`.
+
+    Returns:
+        True if the world was written, False if it was already there.
+
+    Raises:
+        ValueError: A setting out of range, or `out` already holds something else.
+        OSError: A file cannot be written.
+    """
+    out, options = Path(out), dict(options or {})
+    _check(world, size, frames, options)
+    _check_counts(count, val_count, fps, seed)
+    settings = _settings(world, count, val_count, size, frames, fps, seed, options)
+    finished, begun = out / "world.json", out / "world.json.partial"
+    if finished.exists():
+        _expect_same(finished, settings)
+        return False
+    if begun.exists():
+        _expect_same(begun, settings)
+    elif out.is_dir() and any(out.iterdir()):
+        raise ValueError(
+            f"{out} is not empty and holds no world; expected a new folder: choose another --out"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    _write_json(begun, settings, indent=2)
+    clips = list(_clips(out, count, val_count, seed))
+    for done, (video, clip_seed) in enumerate(clips, start=1):
+        sidecar = video.with_suffix(".json")
+        # The sidecar is written after its video, so it stands for both.
+        if not sidecar.exists():
+            episode = _SIMULATORS[world](clip_seed, size, frames, **options)
+            write_video(video, episode.frames, fps)
+            _write_json(sidecar, _sidecar(episode))
+        if progress is not None:
+            progress(done, len(clips))
+    _write_json(finished, settings, indent=2)
+    begun.unlink(missing_ok=True)
+    return True
+
+
+def _check(world: str, size: int, frames: int, options: Mapping[str, Any]) -> None:
+    if world not in _SIMULATORS:
+        raise ValueError(f"unknown world {world!r}; expected one of {', '.join(WORLDS)}")
+    for name in options:
+        if name not in _OPTIONS[world]:
+            known = ", ".join(sorted(_OPTIONS[world])) or "none"
+            raise ValueError(f"world {world!r} has no option {name!r}; it knows: {known}")
+    if size < 32 or size % 2:
+        raise ValueError(f"size is {size}; expected an even number of at least 32, such as 64")
+    if frames < 1:
+        raise ValueError(f"frames is {frames}; expected at least 1")
+
+
+def _check_counts(count: int, val_count: int, fps: float, seed: int) -> None:
+    if not 1 <= count <= _SEEDS // 2:
+        raise ValueError(f"count is {count}; expected at least 1")
+    if not 0 <= val_count <= _SEEDS // 2:
+        raise ValueError(f"val_count is {val_count}; expected at least 0")
+    if not 0 < fps <= 1000:
+        raise ValueError(f"fps is {fps}; expected more than 0 and at most 1000")
+    if seed < 0:
+        raise ValueError(f"seed is {seed}; expected an integer of at least 0")
+
+
+def _settings(
+    world: str,
+    count: int,
+    val_count: int,
+    size: int,
+    frames: int,
+    fps: float,
+    seed: int,
+    options: dict[str, Any],
+) -> dict[str, Any]:
+    module = _MODULES[world]
+    return {
+        "format_version": FORMAT_VERSION,
+        "world": world,
+        "count": count,
+        "val_count": val_count,
+        "size": size,
+        "frames": frames,
+        "fps": fps,
+        "seed": seed,
+        # An option at its default is the same world as the option left out.
+        "options": {name: value for name, value in sorted(options.items()) if value},
+        "labels": module.LABELS,
+        "colors": {name: list(color) for name, color in module.COLORS.items()},
+        "background": list(module.BACKGROUND),
+    }
+
+
+def _expect_same(file: Path, settings: dict[str, Any]) -> None:
+    try:
+        there = json.loads(file.read_text())
+    except ValueError as error:
+        raise ValueError(f"{file} is not readable JSON ({error}); delete the folder {file.parent}") from None
+    different = [key for key in settings if not isinstance(there, dict) or there.get(key) != settings[key]]
+    if different:
+        key = different[0]
+        got = there.get(key) if isinstance(there, dict) else there
+        raise ValueError(
+            f"{file.parent} holds another world: {key} is {got!r} there, expected {settings[key]!r}; "
+            "choose another --out or delete the folder"
+        )
+
+
+def _clips(out: Path, count: int, val_count: int, seed: int) -> Iterator[tuple[Path, int]]:
+    for split, clips, first in (("train", count, 0), ("val", val_count, _SEEDS // 2)):
+        for index in range(clips):
+            yield out / split / f"{index:05d}.mp4", seed * _SEEDS + first + index
+
+
+def _sidecar(episode: Episode) -> dict[str, Any]:
+    return {
+        "caption": episode.caption,
+        "label": episode.label,
+        "actions": episode.actions,
+        "action_names": episode.action_names,
+        "states": episode.states,
+    }
+
+
+def _write_json(path: Path, value: dict[str, Any], indent: int | None = None) -> None:
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        with temporary.open("w") as file:
+            json.dump(value, file, indent=indent)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,92 @@
+"""Pictures to look at: clips as strips of frames, and clips side by side as one video."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+GROUND = (245, 245, 245)
+INK = (40, 40, 40)
+PROMPT = (46, 160, 67)
+NEW = (207, 106, 0)
+BORDER = 2
+TITLE_HEIGHT = 16
+
+
+def film_strip(
+    rows: Sequence[tuple[str, np.ndarray]], prompt_frames: int = 0, every: int = 1, scale: int = 1
+) -> np.ndarray:
+    """Clips as rows of frames, time to the right.
+
+    Args:
+        rows: Title and frames uint8 (T, H, W, 3) of each row; frames of one size.
+        prompt_frames: This many first frames are bordered green, later ones orange; 0 borders none.
+        every: Show every n-th frame.
+        scale: Whole-number enlargement.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    strips = []
+    for title, frames in rows:
+        shown = [
+            _framed(_enlarged(frames[t], scale), _color(t, prompt_frames)) for t in range(0, len(frames), every)
+        ]
+        strips.append(_titled(np.concatenate(shown, axis=1), title))
+    width = max(strip.shape[1] for strip in strips)
+    return np.concatenate([_widened(strip, width) for strip in strips], axis=0)
+
+
+def side_by_side(
+    columns: Sequence[tuple[str, np.ndarray]], prompt_frames: int = 0, scale: int = 1
+) -> np.ndarray:
+    """Batches of clips as one video: a column each, clips below one another.
+
+    Args:
+        columns: Title and clips uint8 (B, T, H, W, 3) of each column; one shape for all.
+        prompt_frames: During this many first frames the border is green, later orange; 0 borders none.
+        scale: Whole-number enlargement.
+
+    Returns:
+        uint8 (T, height, width, 3).
+    """
+    length = columns[0][1].shape[1]
+    video = []
+    for t in range(length):
+        pictures = []
+        for title, clips in columns:
+            cells = [_framed(_enlarged(clip[t], scale), _color(t, prompt_frames)) for clip in clips]
+            pictures.append(_titled(np.concatenate(cells, axis=0), title))
+        video.append(np.concatenate(pictures, axis=1))
+    return np.stack(video)
+
+
+def _color(t: int, prompt_frames: int) -> tuple[int, int, int]:
+    if prompt_frames == 0:
+        return GROUND
+    return PROMPT if t < prompt_frames else NEW
+
+
+def _enlarged(frame: np.ndarray, scale: int) -> np.ndarray:
+    return frame.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _framed(frame: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
+    height, width, _ = frame.shape
+    margin = BORDER + 1
+    out = np.full((height + 2 * margin, width + 2 * margin, 3), GROUND, dtype=np.uint8)
+    out[1:-1, 1:-1] = color
+    out[margin:-margin, margin:-margin] = frame
+    return out
+
+
+def _titled(picture: np.ndarray, title: str) -> np.ndarray:
+    bar = Image.new("RGB", (picture.shape[1], TITLE_HEIGHT), GROUND)
+    ImageDraw.Draw(bar).text((4, 2), title, fill=INK, font=ImageFont.load_default(size=11))
+    return np.concatenate([np.asarray(bar), picture], axis=0)
+
+
+def _widened(picture: np.ndarray, width: int) -> np.ndarray:
+    out = np.full((picture.shape[0], width, 3), GROUND, dtype=np.uint8)
+    out[:, : picture.shape[1]] = picture
+    return out

@@ -1,0 +1,138 @@
+"""One model from a GPT folder: it takes prompt frames and continues them.
+
+    model = VideoModel.from_pretrained("runs/gpt")
+    clip = model.continue_frames(frames[None, :4], num_frames=12, seeds=[0]).frames[0]
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokenreel.tokenizer import VideoTokenizer, fingerprint
+from tokenreel.tokenizer.frames import to_frames, to_video
+from tokenreel.transformer import SamplingSettings, VideoGPT, sample_indices
+from tokenreel.transformer.pretrained import find_folder
+
+
+class Continuation(NamedTuple):
+    """Prompts and what follows."""
+
+    frames: np.ndarray
+    """uint8 (B, prompt + new, H, W, 3); the prompt's part is the tokenizer's reconstruction."""
+    indices: Tensor
+    """int64 (B, T', H', W'), prompt and new."""
+
+
+class VideoModel:
+    """A tokenizer and the GPT trained on its indices."""
+
+    def __init__(self, tokenizer: VideoTokenizer, gpt: VideoGPT) -> None:
+        if tokenizer.config.codebook_size != gpt.config.codebook_size:
+            raise ValueError(
+                f"the tokenizer has {tokenizer.config.codebook_size} codes, the GPT was trained on "
+                f"{gpt.config.codebook_size}; use the tokenizer that made its shards"
+            )
+        self.tokenizer = tokenizer.eval()
+        self.gpt = gpt.eval()
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu") -> Self:
+        """Load a GPT's model folder or run folder, with the tokenizer it carries.
+
+        Raises:
+            FileNotFoundError: If the folder, its weights or its tokenizer are missing.
+            ValueError: If the tokenizer in it is not the one the GPT was trained with.
+        """
+        home = find_folder(Path(folder))
+        gpt = VideoGPT.from_pretrained(home)
+        found = fingerprint(home / "tokenizer")
+        if found != gpt.config.tokenizer:
+            raise ValueError(
+                f"{home / 'tokenizer'} has fingerprint {found[:12]}, expected {gpt.config.tokenizer[:12]}, the "
+                "tokenizer this GPT was trained with; put that one back or train the GPT on this one's shards"
+            )
+        tokenizer = VideoTokenizer.from_pretrained(home / "tokenizer")
+        return cls(tokenizer.to(device), gpt.to(device))
+
+    @property
+    def fps(self) -> float:
+        """Frames per second the model was trained on."""
+        return self.gpt.config.fps
+
+    @property
+    def frame_size(self) -> tuple[int, int]:
+        """(height, width) of its frames in pixels."""
+        _, sh, sw = self.tokenizer.config.stride
+        return self.gpt.config.grid[1] * sh, self.gpt.config.grid[2] * sw
+
+    @property
+    def window(self) -> int:
+        """Longest clip in frames, prompt included."""
+        return self.gpt.config.grid[0] * self.tokenizer.config.stride[0]
+
+    def check_lengths(self, prompt_frames: int, num_frames: int) -> None:
+        """Whether so many prompt frames may be continued by so many new ones.
+
+        Raises:
+            ValueError: If not; it names lengths that would do.
+        """
+        step = self.tokenizer.config.stride[0]
+        for name, value, least in (("prompt_frames", prompt_frames, 0), ("num_frames", num_frames, step)):
+            if value % step or value < least:
+                below = max(value // step * step, least)
+                raise ValueError(
+                    f"{name} {value} is not a multiple of the temporal stride {step}; use {below} or {below + step}"
+                    if value >= 0
+                    else f"{name} {value}: expected {least} or more"
+                )
+        if prompt_frames + num_frames > self.window:
+            raise ValueError(
+                f"{prompt_frames} prompt and {num_frames} new frames are {prompt_frames + num_frames}, expected at "
+                f"most {self.window}, the window this model was trained on; ask for fewer frames"
+            )
+
+    @torch.no_grad()
+    def continue_frames(
+        self,
+        prompt: np.ndarray,
+        num_frames: int,
+        settings: SamplingSettings | None = None,
+        seeds: Sequence[int] | None = None,
+        labels: Sequence[str | None] | None = None,
+    ) -> Continuation:
+        """Continue prompts.
+
+        Args:
+            prompt: uint8 (B, P, H, W, 3) at the model's size and frame rate; P a multiple of the temporal
+                stride, 0 for clips from nothing.
+            num_frames: New frames, a multiple of the temporal stride.
+            settings: Temperature and filters; the plain distribution if None.
+            seeds: One per prompt; 0, 1, 2, … if None. A clip depends on its own seed alone.
+            labels: Class name per prompt, or None for no class.
+
+        Raises:
+            ValueError: If lengths, sizes or labels do not fit the model.
+        """
+        B, P = prompt.shape[:2]
+        self.check_lengths(P, num_frames)
+        if prompt.ndim != 5 or prompt.shape[2:4] != self.frame_size:
+            raise ValueError(f"prompt has shape {prompt.shape}, expected (B, P, {self.frame_size[0]}, {self.frame_size[1]}, 3)")
+        device, config = self.gpt.angles.device, self.gpt.config
+        if P:
+            indices = self.tokenizer.encode(to_video(prompt).to(device))
+        else:
+            indices = torch.zeros(B, 0, *config.grid[1:], dtype=torch.int64, device=device)
+        label_ids = torch.tensor(config.label_ids(list(labels or [None] * B)), device=device)
+        indices = sample_indices(
+            self.gpt,
+            indices,
+            num_frames // self.tokenizer.config.stride[0],
+            settings or SamplingSettings(),
+            list(range(B)) if seeds is None else seeds,
+            label_ids,
+        )
+        return Continuation(to_frames(self.tokenizer.decode(indices)), indices)

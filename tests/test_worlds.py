@@ -1,0 +1,263 @@
+import json
+import math
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from tokenreel.datasets import worlds
+from tokenreel.datasets.world_balls import COLORS
+from tokenreel.datasets.world_paddle import Game
+from tokenreel.datasets.worlds import simulate, write_world
+
+
+def read(path: Path) -> np.ndarray:
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def write(out: Path, **changed: Any) -> bool:
+    settings: dict[str, Any] = dict(world="balls", count=3, val_count=2, size=32, frames=5, fps=10, seed=0)
+    return write_world(out=out, **(settings | changed))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_balls_keep_energy_and_never_overlap_or_leave(seed: int) -> None:
+    states = simulate("balls", seed, 64, 400).states
+    places, speeds, radius = (np.array(states[key]) for key in ("positions", "velocities", "radius"))
+    energy = (radius[:, None] ** 2 * speeds**2).sum(axis=(1, 2))
+    np.testing.assert_allclose(energy, energy[0], rtol=1e-3)
+    assert (places >= radius[:, None] - 1e-3).all() and (places <= 64 - radius[:, None] + 1e-3).all()
+    for i in range(len(radius)):
+        for j in range(i):
+            gap = np.linalg.norm(places[:, i] - places[:, j], axis=1) - radius[i] - radius[j]
+            assert gap.min() > -1e-3
+
+
+def test_balls_do_collide_with_each_other_and_keep_momentum_then() -> None:
+    """Between frames in which no wall is near, velocities change only together and by equal momentum."""
+    hits = 0
+    for seed in range(30):
+        states = simulate("balls", seed, 64, 100).states
+        places, speeds, radius = (np.array(states[key]) for key in ("positions", "velocities", "radius"))
+        margin = np.minimum(places - radius[:, None], 64 - places - radius[:, None]).min(axis=(1, 2))
+        momentum = (radius[:, None] ** 2 * speeds).sum(axis=1)
+        for t in range(99):
+            if margin[t] > 4 and not np.allclose(speeds[t], speeds[t + 1], atol=1e-3):
+                hits += 1
+                np.testing.assert_allclose(momentum[t], momentum[t + 1], atol=0.05)
+    assert hits > 5
+
+
+def test_same_seed_same_clip() -> None:
+    for world in worlds.WORLDS:
+        first, again, other = (simulate(world, seed, 32, 20) for seed in (7, 7, 8))
+        assert np.array_equal(first.frames, again.frames) and first.states == again.states
+        assert first.actions == again.actions
+        assert not np.array_equal(first.frames, other.frames)
+        # A longer clip is the same one, continued.
+        assert np.array_equal(first.frames, simulate(world, 7, 32, 30).frames[:20])
+
+
+def test_states_tell_what_the_pixels_show() -> None:
+    for seed in range(8):
+        episode = simulate("balls", seed, 64, 6)
+        states = episode.states
+        grid = np.arange(64) + 0.5
+        for t, frame in enumerate(episode.frames.astype(int)):
+            for color, (x, y), radius in zip(
+                states["colors"], states["positions"][t], states["radius"], strict=True
+            ):
+                exact = (frame == color).all(axis=-1)
+                assert exact.sum() == pytest.approx(math.pi * (radius - 0.5) ** 2, rel=0.12)
+                rows, columns = np.nonzero(exact)
+                assert abs(grid[columns].mean() - x) < 0.3 and abs(grid[rows].mean() - y) < 0.3
+            ring = np.array(states["background"])
+            assert (frame == ring).all(axis=-1).mean() > 0.8
+        json.dumps(states)
+
+
+def test_captions_and_labels_follow_the_balls() -> None:
+    seen = {}
+    for seed in range(40):
+        episode = simulate("balls", seed, 32, 1)
+        names = episode.states["names"]
+        assert names == sorted(set(names), key=list(COLORS).index)
+        seen[len(names)] = (names, episode.caption, episode.label)
+    assert sorted(seen) == [1, 2, 3]
+    (a,), caption, label = seen[1]
+    assert (caption, label) == (f"a {a} ball", "one ball")
+    (a, b), caption, label = seen[2]
+    assert (caption, label) == (f"a {a} ball and a {b} ball", "two balls")
+    (a, b, c), caption, label = seen[3]
+    assert (caption, label) == (f"a {a} ball, a {b} ball and a {c} ball", "three balls")
+
+
+def test_occluder_hides_what_the_flags_say() -> None:
+    hidden, partly = 0, 0
+    for seed in range(10):
+        episode = simulate("balls", seed, 64, 60, occluder=True)
+        states = episode.states
+        assert states["positions"] == simulate("balls", seed, 64, 60).states["positions"]
+        for t, frame in enumerate(episode.frames):
+            for i, color in enumerate(states["colors"]):
+                pixels = (np.abs(frame.astype(int) - color).sum(axis=-1) < 40).sum()
+                fraction = states["visible_fraction"][t][i]
+                area = math.pi * states["radius"][i] ** 2
+                assert states["visible"][t][i] == (fraction > 0)
+                assert abs(pixels / area - fraction) < 0.22
+                hidden += fraction == 0
+                partly += 0.1 < fraction < 0.9
+    assert hidden > 20 and partly > 20
+
+
+def test_actions_move_the_paddle_and_the_picture() -> None:
+    used = set()
+    for seed in range(6):
+        episode = simulate("paddle", seed, 64, 80)
+        states = episode.states
+        assert episode.actions is not None and len(episode.actions) == len(episode.frames) == 80
+        assert episode.action_names == ["stay", "left", "right"]
+        low, high = min(states["paddle"]), max(states["paddle"])
+        for action, (before, after) in zip(episode.actions[:-1], pairwise(states["paddle"]), strict=True):
+            used.add(action)
+            if low < before < high:
+                assert np.sign(round(after - before, 3)) == (0, -1, 1)[action]
+        for t, frame in enumerate(episode.frames):
+            row, column = int(0.915 * 64), int(states["paddle"][t])
+            assert frame[row, column].tolist() == states["paddle_color"]
+    assert used == {0, 1, 2}
+
+
+def test_paddle_game_is_fixed_by_state_and_action_except_for_a_missed_ball() -> None:
+    catches = misses = 0
+    for seed in range(20):
+        states = simulate("paddle", seed, 64, 120).states
+        balls, speeds = np.array(states["ball"]), np.array(states["velocity"])
+        speed = np.linalg.norm(speeds, axis=1)
+        np.testing.assert_allclose(speed, speed[0], rtol=1e-3)
+        caught, missed = np.diff(states["catches"]), np.diff(states["misses"])
+        assert set(caught) | set(missed) <= {0, 1}
+        assert (speeds[1:, 1][caught == 1] < 0).all()
+        assert (balls[1:, 1][missed == 1] < 8).all()
+        catches, misses = catches + caught.sum(), misses + missed.sum()
+    assert misses > 10 and 2 * misses < catches < 8 * misses, "the player should miss sometimes, not often"
+    offsets = []
+    for paddle in (0.4, 0.5, 0.6):  # Hit on its right, in its middle, on its left.
+        game = Game(np.random.default_rng(0), x=0.5, y=0.82, vy=0.048, paddle=paddle)
+        game.step(0)
+        offsets.append(game.vx)
+    assert offsets[0] > 0 == offsets[1] > offsets[2]
+
+
+def test_written_world_is_complete(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    assert write(tmp_path / "w", world="paddle", progress=lambda done, total: calls.append((done, total)))
+    assert calls == [(i, 5) for i in range(1, 6)]
+    made = sorted(str(file.relative_to(tmp_path / "w")) for file in (tmp_path / "w").rglob("*.*"))
+    pairs = [
+        f"{split}/{i:05d}.{s}"
+        for split, n in (("train", 3), ("val", 2))
+        for i in range(n)
+        for s in ("json", "mp4")
+    ]
+    assert made == [*pairs, "world.json"]
+    settings = json.loads((tmp_path / "w/world.json").read_text())
+    assert (settings["world"], settings["size"], settings["format_version"]) == ("paddle", 32, 1)
+    states = []
+    for file in sorted((tmp_path / "w").rglob("0*.json")):
+        sidecar = json.loads(file.read_text())
+        assert set(sidecar) == {"caption", "label", "actions", "action_names", "states"}
+        assert read(file.with_suffix(".mp4")).shape == (5, 32, 32, 3)
+        assert len(sidecar["actions"]) == len(sidecar["states"]["ball"]) == 5
+        states.append(json.dumps(sidecar["states"]))
+    assert len(set(states)) == 5, "train and val must not share a clip"
+
+
+def test_world_files_show_the_simulated_frames(tmp_path: Path) -> None:
+    write(tmp_path, size=64)
+    sidecar = json.loads((tmp_path / "train/00001.json").read_text())
+    episode = simulate("balls", 1, 64, 5)
+    assert sidecar["states"] == episode.states
+    difference = read(tmp_path / "train/00001.mp4").astype(int) - episode.frames
+    assert np.abs(difference).mean() < 2
+
+
+def test_writing_again_is_free_and_other_settings_are_refused(tmp_path: Path) -> None:
+    out = tmp_path / "w"
+    assert write(out) is True
+    stamp = (out / "train/00000.mp4").stat().st_mtime_ns
+    assert write(out) is False and write(out, options={"occluder": False}) is False
+    assert (out / "train/00000.mp4").stat().st_mtime_ns == stamp
+    for changed in ({"frames": 6}, {"seed": 1}, {"world": "paddle"}, {"options": {"occluder": True}}):
+        with pytest.raises(ValueError, match=r"holds another world.*--out"):
+            write(out, **changed)
+
+
+def test_interrupted_world_is_completed(tmp_path: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop(done: int, total: int) -> None:
+        if done == 2:
+            raise Stop
+
+    out = tmp_path / "w"
+    with pytest.raises(Stop):
+        write(out, progress=stop)
+    assert not (out / "world.json").exists()
+    (out / "train/00001.json").unlink()  # Killed between a video and its sidecar.
+    (out / "train/00001.mp4").write_bytes(b"half")
+    with pytest.raises(ValueError, match="holds another world"):
+        write(out, frames=6)
+    assert write(out) is True
+    write(tmp_path / "reference")
+    for file in (tmp_path / "reference").rglob("*.*"):
+        assert (out / file.relative_to(tmp_path / "reference")).read_bytes() == file.read_bytes()
+    assert len(list(out.rglob("*.*"))) == 11
+
+
+def test_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "holiday.mp4").write_bytes(b"mine")
+    with pytest.raises(ValueError, match="not empty"):
+        write(tmp_path)
+    assert os.listdir(tmp_path) == ["holiday.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"world": "cubes"}, "unknown world 'cubes'; expected one of balls, paddle"),
+        ({"size": 30}, "size is 30"),
+        ({"size": 63}, "size is 63"),
+        ({"frames": 0}, "frames is 0"),
+        ({"count": 0}, "count is 0"),
+        ({"val_count": -1}, "val_count is -1"),
+        ({"fps": 0}, "fps is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"world": "paddle", "options": {"occluder": True}}, "no option 'occluder'"),
+    ],
+)
+def test_bad_settings_write_nothing(tmp_path: Path, changed: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path / "w", **changed)
+    assert not (tmp_path / "w").exists()
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tokenreel.tools.make_world import main
+
+    arguments = ["balls", "--out", str(tmp_path / "w"), "--count", "1", "--val-count", "1", "--size", "32"]
+    main([*arguments, "--frames", "3", "--occluder"])
+    assert "1 training and 1 validation clips, 32x32, 3 frames" in capsys.readouterr().out
+    assert json.loads((tmp_path / "w/train/00000.json").read_text())["states"]["occluder"] is not None
+    main([*arguments, "--frames", "3", "--occluder"])
+    assert "already there" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--frames", "4"])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1

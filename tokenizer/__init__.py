@@ -1,0 +1,8 @@
+"""Video ⇄ indices: a causal 3D VQ-VAE whose latent frame *i* sees frames before ``(i+1)·stride_t`` and no others."""
+
+from tokenreel.tokenizer.config import PRESETS, TokenizerConfig
+from tokenreel.tokenizer.model import TokenizerOutput, VideoTokenizer
+from tokenreel.tokenizer.pretrained import fingerprint
+from tokenreel.tokenizer.usage import CodebookUsage
+
+__all__ = ["PRESETS", "CodebookUsage", "TokenizerConfig", "TokenizerOutput", "VideoTokenizer", "fingerprint"]

@@ -1,0 +1,95 @@
+"""The tokenizer's model folder: config.json + model.safetensors + provenance.json, nothing pickled."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tokenreel.tokenizer.config import TokenizerConfig
+
+KIND = "tokenreel video tokenizer"
+
+
+def find_folder(folder: Path) -> Path:
+    """The model folder itself, or ``model/`` inside a run folder.
+
+    Raises:
+        FileNotFoundError: If neither holds weights.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no tokenizer folder {folder}; train one with tools/train_tokenizer.py --run {folder}")
+    for candidate in (folder / "model", folder):
+        if (candidate / "model.safetensors").is_file() and (candidate / "config.json").is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"{folder} holds no tokenizer weights (model.safetensors and config.json); "
+        f"train one with tools/train_tokenizer.py --run {folder}, or finish it with --resume"
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over the configuration and the weights of a tokenizer: 64 hex digits."""
+    folder = find_folder(folder)
+    digest = hashlib.sha256()
+    for name in ("config.json", "model.safetensors"):
+        digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def save_folder(
+    folder: Path, model: nn.Module, config: TokenizerConfig, provenance: Mapping[str, Any]
+) -> str:
+    """Write a model folder under a temporary name, then rename it; return its fingerprint."""
+    building = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    try:
+        state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        save_file(state, building / "model.safetensors")
+        content = {"kind": KIND, **dataclasses.asdict(config)}
+        (building / "config.json").write_text(json.dumps(content, indent=2) + "\n")
+        (building / "provenance.json").write_text(json.dumps(dict(provenance), indent=2) + "\n")
+        _swap(building, folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return fingerprint(folder)
+
+
+def _swap(building: Path, folder: Path) -> None:
+    """Put a finished folder under its final name; an older one there is whole until that moment."""
+    retired = folder.with_name(f"{folder.name}.old-{os.getpid()}")
+    if folder.exists():
+        os.replace(folder, retired)
+    os.replace(building, folder)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def load_folder(folder: Path) -> tuple[TokenizerConfig, dict[str, Tensor]]:
+    """Configuration and weights of a model folder (or of the model inside a run folder)."""
+    folder = find_folder(folder)
+    content = json.loads((folder / "config.json").read_text())
+    if content.pop("kind", None) != KIND:
+        raise ValueError(f"{folder} is not a {KIND}; its config.json says otherwise, pass the tokenizer's folder")
+    known = {field.name for field in dataclasses.fields(TokenizerConfig)}
+    if set(content) - known:
+        raise ValueError(f"{folder}/config.json names {sorted(set(content) - known)}, unknown to this version of tokenreel")
+    return TokenizerConfig(**content), load_file(folder / "model.safetensors")
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """What a model folder's provenance.json says.
+
+    Raises:
+        ValueError: If it is missing.
+    """
+    path = find_folder(folder) / "provenance.json"
+    if not path.is_file():
+        raise ValueError(f"{path} is missing, expected what the tokenizer was trained on; train it with tools/train_tokenizer.py")
+    return json.loads(path.read_text())

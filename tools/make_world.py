@@ -1,0 +1,79 @@
+"""Make an embedded world: a folder of videos with known captions, labels, actions and states.
+
+    python tools/make_world.py balls --out data/balls --count 600 --size 64 --frames 48 --seed 0
+    python tools/make_world.py paddle
+
+Nothing is downloaded. The folder has the form your own videos would have (train/*.mp4, val/*.mp4, a JSON file
+beside each), and everything that takes such a folder takes this one. Run again, it finds the world finished.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from tokenreel.datasets.worlds import write_world
+from tokenreel.training.command_line import run_tool
+
+
+@dataclass(frozen=True)
+class Config:
+    """What to make."""
+
+    world: Annotated[Literal["balls", "paddle"], tyro.conf.Positional] = "balls"
+    """balls: coloured balls that bounce off walls and each other; paddle: a game with an action per frame."""
+    out: Path | None = None
+    """Folder to write; default: data/ and the world's name."""
+    count: int = 600
+    """Training clips."""
+    val_count: int = 64
+    """Validation clips."""
+    size: int = 64
+    """Height and width in pixels; even, at least 32."""
+    frames: int = 48
+    """Frames per clip."""
+    fps: float = 10.0
+    """Frames per second of the files."""
+    seed: int = 0
+    """Same seed, same world."""
+    occluder: bool = False
+    """Only balls: a grey bar that hides what is behind it."""
+
+
+def make_world(config: Config) -> None:
+    """Write the world and say where it is."""
+    out = config.out if config.out is not None else Path("data") / config.world
+    options = {"occluder": True} if config.occluder else {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"making {config.world}", total=config.count + config.val_count)
+        made = write_world(
+            config.world,
+            out,
+            config.count,
+            config.val_count,
+            config.size,
+            config.frames,
+            config.fps,
+            config.seed,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            options=options,
+        )
+    clips = f"{config.count} training and {config.val_count} validation clips"
+    print(
+        f"{out}: {clips}, {config.size}x{config.size}, {config.frames} frames"
+        + ("" if made else " (already there)")
+    )
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    run_tool(make_world, Config, argv, description=__doc__)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,173 @@
+"""Turn videos into token shards: the second stage.
+
+    python tools/tokenize_dataset.py                                  # what runs/tokenizer was trained on
+    python tools/tokenize_dataset.py --data my/videos --tokenizer runs/mine/tokenizer --out runs/mine/tokens
+
+Every split becomes a folder of WebDataset shards with a manifest; labels, captions and actions go along.
+Each shard is one unit of work: run again, the tool keeps finished shards and writes the missing ones.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import track
+
+from tokenreel.datasets.clip_store import ClipStore, ClipWindows
+from tokenreel.datasets.data_source import DataSettings, open_data
+from tokenreel.datasets.shard_file import write_shard
+from tokenreel.datasets.shard_job import ShardPlan, finish, finished_shard, store_plan
+from tokenreel.datasets.shard_manifest import ShardManifest, shard_name
+from tokenreel.tokenizer import VideoTokenizer, fingerprint
+from tokenreel.tokenizer.frames import to_video
+from tokenreel.tokenizer.pretrained import find_folder, read_provenance
+from tokenreel.training.command_line import run_tool
+from tokenreel.training.hardware import DeviceName, peak_memory_mb, pick_device
+from tokenreel.training.run_folder import check_writable
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of one tokenizing."""
+
+    data: Path | None = None
+    """Folder of videos, or a clip store; default: what the tokenizer was trained on."""
+    tokenizer: Path = Path("runs/tokenizer")
+    """Run folder or model folder of the tokenizer."""
+    out: Path = Path("runs/tokens")
+    """Folder for the shards: one folder per split in it."""
+    clip_frames: int = 0
+    """Frames per clip, the window the GPT will be trained on; 0: as the tokenizer was trained."""
+    hop: int = 4
+    """Frames from the start of one clip to the next; less gives the GPT more clips of the same videos."""
+    batch_size: int = 32
+    """Clips encoded at once."""
+    clips_per_shard: int = 4096
+    """Clips per shard; each shard is one unit of work."""
+    cache: Path = Path("runs/clips")
+    """Folder in which decoded videos are kept."""
+    device: DeviceName = "auto"
+    """Where to encode."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("clip_frames", 0), ("hop", 1), ("batch_size", 1), ("clips_per_shard", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} {getattr(self, name)}: expected at least {least}")
+
+
+def tokenize_dataset(config: Config) -> None:
+    """Encode every split of the videos into shards, then say where they are."""
+    home = find_folder(config.tokenizer)
+    tokenizer = VideoTokenizer.from_pretrained(home).to(pick_device(config.device))
+    origin = read_provenance(home)
+    clip_frames = config.clip_frames or origin["clip_frames"]
+    tokenizer.config.grid(clip_frames, origin["data"]["size"], origin["data"]["size"])
+    store = _open_store(config, origin["data"])
+    check_writable(config.out)
+    _carry_tokenizer(home, config.out / "tokenizer")
+    for split in sorted({record.split for record in store.records}):
+        if not any(record.frames >= clip_frames for record in store.split(split)):
+            print(f"{split}: no video has {clip_frames} frames, nothing to tokenize")
+            continue
+        windows = ClipWindows(store, split, clip_frames, config.hop)
+        manifest = _write_split(tokenizer, windows, _plan(config, tokenizer, home, windows, split), config)
+        tokens = manifest.num_clips * int(np.prod(manifest.grid))
+        print(f"{split}: {manifest.num_clips} clips, {tokens} tokens in {len(manifest.shards)} shards")
+    device = next(tokenizer.parameters()).device
+    print(f"shards in {config.out} (peak memory {peak_memory_mb(device):.0f} MB); next: python tools/train_gpt.py --shards {config.out}")
+
+
+def _open_store(config: Config, origin: dict[str, Any]) -> ClipStore:
+    """The clip store of --data, or the one the tokenizer was trained on."""
+    data = config.data or Path(origin["clip_store"])
+    return open_data(DataSettings(data, origin["size"], origin["fps"], origin["decoder"], config.cache))
+
+
+def _carry_tokenizer(home: Path, target: Path) -> None:
+    """Put a copy of the tokenizer beside its shards, so that they can be decoded wherever they go.
+
+    Raises:
+        ValueError: If shards of another tokenizer are there already.
+    """
+    if target.exists():
+        found, expected = fingerprint(target), fingerprint(home)
+        if found != expected:
+            raise ValueError(
+                f"{target.parent} holds shards of tokenizer {found[:12]}, got {expected[:12]}; "
+                "choose another --out or delete the folder"
+            )
+        return
+    building = target.with_name(target.name + ".tmp")
+    shutil.rmtree(building, ignore_errors=True)
+    shutil.copytree(home, building)
+    building.rename(target)
+
+
+def _plan(config: Config, tokenizer: VideoTokenizer, home: Path, windows: ClipWindows, split: str) -> ShardPlan:
+    store, first = windows.store, windows.records[0]
+    manifest = ShardManifest(
+        tokenizer=fingerprint(home),
+        stride=tokenizer.config.stride,
+        codebook_size=tokenizer.config.codebook_size,
+        grid=tokenizer.config.grid(windows.clip_frames, first.height, first.width),
+        split=split,
+        frame_size=(first.height, first.width),
+        fps=store.info["settings"]["fps"],
+        clip_frames=windows.clip_frames,
+        hop=windows.hop,
+        source={
+            "clip_store": str(store.path),
+            "fingerprint": store.fingerprint,
+            "labels": sorted({record.label for record in store.split("train") if record.label is not None}),
+        },
+    )
+    return ShardPlan(manifest, len(windows), config.clips_per_shard)
+
+
+def _write_split(
+    tokenizer: VideoTokenizer, windows: ClipWindows, plan: ShardPlan, config: Config
+) -> ShardManifest:
+    folder = config.out / plan.manifest.split
+    store_plan(folder, plan)
+    missing = [n for n in range(len(plan.ranges)) if finished_shard(folder, plan, n) is None]
+    for number in missing:
+        start, stop = plan.ranges[number]
+        indices = np.concatenate(list(_encoded(tokenizer, windows, start, stop, config.batch_size, plan)))
+        records = [_clip_record(windows, clip) for clip in range(start, stop)]
+        write_shard(folder / shard_name(number), indices, records, plan.manifest)
+    return finish(folder, plan)
+
+
+@torch.no_grad()
+def _encoded(
+    tokenizer: VideoTokenizer, windows: ClipWindows, start: int, stop: int, batch_size: int, plan: ShardPlan
+) -> Iterator[np.ndarray]:
+    device = next(tokenizer.parameters()).device
+    begins = range(start, stop, batch_size)
+    for begin in track(begins, f"{plan.manifest.split} clips {start} to {stop - 1}", transient=True):
+        frames = windows.batch(range(begin, min(begin + batch_size, stop)))
+        yield tokenizer.encode(to_video(frames).to(device)).cpu().numpy().astype(plan.manifest.dtype)
+
+
+def _clip_record(windows: ClipWindows, clip: int) -> dict[str, Any]:
+    """What is known about one clip: its video, its place in it, and what the user said about it."""
+    video, start = windows.location(clip)
+    record: dict[str, Any] = {"video": video.key, "start": start, "fps": video.fps}
+    record |= {name: value for name in ("label", "caption") if (value := getattr(video, name)) is not None}
+    if video.actions is not None:
+        record["actions"] = video.actions[start : start + windows.clip_frames]
+        record["action_names"] = video.action_names
+    return record
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    run_tool(tokenize_dataset, Config, argv, description=__doc__)
+
+
+if __name__ == "__main__":
+    main()

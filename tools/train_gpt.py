@@ -1,0 +1,207 @@
+"""Train a GPT on token shards: the third stage.
+
+    python tools/train_gpt.py                                         # on runs/tokens
+    python tools/train_gpt.py --shards runs/mine/tokens --run runs/mine/gpt --preset small
+
+The order of clips depends on (--seed, step) alone. At every evaluation the same validation prompts are
+continued into a video (samples/). The run folder's model/ carries a copy of the tokenizer, so it can sample.
+"""
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokenreel.datasets.order import Order, exposure
+from tokenreel.datasets.token_shards import TokenShards, splits
+from tokenreel.datasets.video_writer import write_video
+from tokenreel.evaluation.film_strip import side_by_side
+from tokenreel.tokenizer import VideoTokenizer, fingerprint
+from tokenreel.tokenizer.frames import to_frames
+from tokenreel.tokenizer.pretrained import find_folder, read_provenance
+from tokenreel.training.command_line import run_tool
+from tokenreel.training.hardware import peak_memory_mb
+from tokenreel.training.loop import TrainingSettings, train
+from tokenreel.training.provenance import provenance
+from tokenreel.transformer import PRESETS, GPTConfig, GPTOutput, GPTSize, SamplingSettings, VideoGPT, sample_indices
+
+VALIDATION_CLIPS = 256
+SHOWN_CLIPS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(TrainingSettings):
+    """Settings of one GPT training."""
+
+    shards: Path = Path("runs/tokens")
+    """Token shards made by tools/tokenize_dataset.py."""
+    tokenizer: Path | None = None
+    """Folder of the tokenizer that made the shards; default: the copy that lies beside them."""
+    run: Path = Path("runs/gpt")
+    """Folder of this run."""
+    label_dropout: float = 0.1
+    """Share of training clips whose label is hidden, so that sampling without a label works."""
+    verify: bool = False
+    """Check the sha256 of every shard before training."""
+    model: GPTSize = field(default_factory=GPTSize)
+    """Width, depth, dropout."""
+
+
+TOOL_PRESETS = {
+    "tiny": Config(model=PRESETS["tiny"], steps=1000, batch_size=16, evaluate_every=250),
+    "small": Config(
+        model=PRESETS["small"], steps=20_000, batch_size=64, lr=2e-3, warmup=200,
+        evaluate_every=1000, checkpoint_every=1000,
+    ),
+    "base": Config(
+        model=PRESETS["base"], steps=100_000, batch_size=128, lr=1e-3, warmup=1000, weight_decay=0.1,
+        evaluate_every=2000, checkpoint_every=2000, ema_decay=0.999,
+    ),
+}  # fmt: skip
+
+
+class GPTStage:
+    """The GPT, its shards and how it is judged."""
+
+    def __init__(self, config: Config, shards: TokenShards, tokenizer: Path) -> None:
+        self.config, self.shards, self.tokenizer_folder = config, shards, tokenizer
+        self.tokenizer = VideoTokenizer.from_pretrained(tokenizer)
+        self.held_out = TokenShards.open(config.shards, _validation_split(config.shards), verify=config.verify)
+        manifest = shards.manifest
+        self.model = VideoGPT(
+            GPTConfig(
+                codebook_size=manifest.codebook_size,
+                grid=manifest.grid,
+                size=config.model,
+                labels=_labels(shards),
+                label_dropout=config.label_dropout,
+                fps=manifest.fps or shards.clip(0)[1]["fps"],
+                tokenizer=manifest.tokenizer,
+            )
+        )
+        self.order = Order(len(shards), config.batch_size, config.seed)
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """Clips of a step as indices and label ids."""
+        return self._inputs(self.shards, self.order.batch(step))
+
+    def observe(self, output: GPTOutput) -> None:
+        """Nothing is counted over windows here."""
+
+    def metrics(self, output: GPTOutput, steps: int, seconds: float) -> dict[str, float]:
+        """Bits, speed, exposures."""
+        bits = output.loss.item() / math.log(2)
+        tokens = steps * self.config.batch_size * self.model.config.num_indices
+        return {"train/bits_per_token": bits, "speed/tokens_per_s": tokens / seconds}
+
+    @torch.no_grad()
+    def evaluate(self, step: int, folder: Path) -> tuple[dict[str, float], list[Path]]:
+        """Bits on held-out clips; the same few prompts continued into a video."""
+        device = self.model.angles.device
+        count, losses = min(VALIDATION_CLIPS, len(self.held_out)), []
+        chosen = np.linspace(0, len(self.held_out) - 1, count).round().astype(int)
+        for begin in range(0, count, self.config.batch_size):
+            part = chosen[begin : begin + self.config.batch_size]
+            inputs = {name: tensor.to(device) for name, tensor in self._inputs(self.held_out, part).items()}
+            losses += [self.model(**inputs).loss.item()] * len(part)
+        bits = float(np.mean(losses)) / math.log(2)
+        manifest = self.shards.manifest
+        pixels = math.prod((manifest.clip_frames, *manifest.frame_size))
+        metrics = {
+            "val/bits_per_token": bits,
+            "val/bits_per_pixel": bits * self.model.config.num_indices / pixels,
+            "data/exposures_per_clip": exposure(step, self.config.batch_size, len(self.shards)),
+            "data/exposures_per_video": exposure(step, self.config.batch_size, self.shards.num_videos),
+        }
+        return metrics, self._show(chosen[:: max(1, count // SHOWN_CLIPS)][:SHOWN_CLIPS], step, folder)
+
+    def export(self, folder: Path, step: int) -> None:
+        """Save the model folder with its tokenizer and where it comes from."""
+        source = read_provenance(self.tokenizer_folder)
+        self.model.save_pretrained(
+            folder,
+            provenance(
+                step=step,
+                seed=self.config.seed,
+                exposures_per_clip=exposure(step, self.config.batch_size, len(self.shards)),
+                exposures_per_video=exposure(step, self.config.batch_size, self.shards.num_videos),
+                peak_memory_mb=peak_memory_mb(self.model.angles.device),
+                shards={"folder": str(self.config.shards), "clips": len(self.shards), **self.shards.manifest.source},
+                data=source["data"],
+            ),
+            tokenizer=self.tokenizer_folder,
+        )
+
+    def _inputs(self, shards: TokenShards, clips: np.ndarray) -> dict[str, Tensor]:
+        indices, records = shards.batch(clips)
+        known = set(self.model.config.labels)
+        names = [name if (name := record.get("label")) in known else None for record in records]
+        labels = torch.tensor(self.model.config.label_ids(names))
+        return {"indices": torch.from_numpy(indices), "labels": labels}
+
+    def _show(self, clips: np.ndarray, step: int, folder: Path) -> list[Path]:
+        """Continue the first latent frame of each clip, beside what the tokenizer makes of the whole clip."""
+        T = self.model.config.grid[0]
+        if T < 2:
+            return []
+        truth = self._inputs(self.held_out, clips)["indices"]
+        made = sample_indices(
+            self.model, truth[:, :1].to(self.model.angles.device), T - 1, SamplingSettings(), range(len(clips))
+        )
+        columns = [
+            ("continued", to_frames(self.tokenizer.decode(made.cpu()))),
+            ("what happened", to_frames(self.tokenizer.decode(truth))),
+        ]
+        path = folder / f"continuation_{step:06d}.mp4"
+        prompt_frames = self.tokenizer.config.stride[0]
+        write_video(path, side_by_side(columns, prompt_frames, scale=2), self.model.config.fps)
+        return [path]
+
+
+def _validation_split(folder: Path) -> str:
+    return "val" if "val" in splits(folder) else "train"
+
+
+def _labels(shards: TokenShards) -> tuple[str, ...]:
+    """Class names in the training clips, sorted."""
+    return tuple(shards.manifest.source.get("labels", ()))
+
+
+def _matching_tokenizer(config: Config, shards: TokenShards) -> Path:
+    """The tokenizer's folder, if it is the one that made the shards.
+
+    Raises:
+        ValueError: If it is another one.
+    """
+    folder = find_folder(config.tokenizer or config.shards / "tokenizer")
+    found, expected = fingerprint(folder), shards.manifest.tokenizer
+    if found != expected:
+        raise ValueError(
+            f"the shards in {config.shards} were made by tokenizer {expected[:12]}, got {folder} with {found[:12]}; "
+            "tokenize with this tokenizer, or pass the one that made them"
+        )
+    return folder
+
+
+def train_gpt(config: Config) -> None:
+    """Open the shards, train, and say where the model is."""
+    shards = TokenShards.open(config.shards, "train", verify=config.verify)
+    tokenizer = _matching_tokenizer(config, shards)
+    torch.manual_seed(config.seed)
+    stage = GPTStage(config, shards, tokenizer)
+    resolved: dict[str, Any] = {**asdict(replace(config, resume=False)), "fingerprint": shards.manifest.tokenizer}
+    train(stage, config, resolved, fixed={"model", "fingerprint", "seed", "batch_size", "label_dropout"})
+    print(f"GPT in {config.run / 'model'}; next: python tools/sample.py --prompt-frames 4 --model {config.run}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    run_tool(train_gpt, Config, argv, description=__doc__, presets=TOOL_PRESETS)
+
+
+if __name__ == "__main__":
+    main()

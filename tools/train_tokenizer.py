@@ -1,0 +1,180 @@
+"""Train a video tokenizer: the first stage.
+
+    python tools/train_tokenizer.py                                  # on the embedded world of balls
+    python tools/train_tokenizer.py --data my/videos --run runs/mine/tokenizer --steps 5000
+
+Videos are decoded once into a clip store; clips of --clip-frames frames are drawn from every place of every
+video, in an order that depends on (--seed, step) alone. The run folder holds the model (model/), metrics,
+reconstructed validation clips (samples/) and checkpoints; --resume goes on from the last one.
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tokenreel.datasets.clip_store import ClipStore, ClipWindows
+from tokenreel.datasets.data_source import DataSettings, open_data
+from tokenreel.datasets.order import Order, exposure
+from tokenreel.datasets.video_writer import write_video
+from tokenreel.evaluation.fidelity import psnr
+from tokenreel.evaluation.film_strip import film_strip, side_by_side
+from tokenreel.tokenizer import PRESETS, CodebookUsage, TokenizerConfig, TokenizerOutput, VideoTokenizer
+from tokenreel.tokenizer.frames import to_frames, to_video
+from tokenreel.training.command_line import run_tool
+from tokenreel.training.hardware import peak_memory_mb
+from tokenreel.training.loop import TrainingSettings, train
+from tokenreel.training.provenance import provenance
+
+VALIDATION_CLIPS = 32
+SHOWN_CLIPS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(DataSettings, TrainingSettings):
+    """Settings of one tokenizer training."""
+
+    run: Path = Path("runs/tokenizer")
+    """Folder of this run."""
+    clip_frames: int = 16
+    """Frames per training clip; a multiple of the temporal stride."""
+    augment: Literal["none", "flip"] = "none"
+    """"flip" mirrors half of the clips left to right (torchvision); for videos that could as well be mirrored."""
+    model: TokenizerConfig = field(default_factory=TokenizerConfig)
+    """Stride, width, depth, quantizer."""
+
+
+TOOL_PRESETS = {
+    "tiny": Config(model=PRESETS["tiny"], steps=500, batch_size=16, evaluate_every=250),
+    "small": Config(model=PRESETS["small"], steps=20_000, batch_size=32, evaluate_every=1000, checkpoint_every=1000),
+    "base": Config(
+        model=PRESETS["base"], size=128, steps=100_000, batch_size=64, lr=2e-3, warmup=500,
+        evaluate_every=2000, checkpoint_every=2000, ema_decay=0.999,
+    ),
+}  # fmt: skip
+
+
+class TokenizerStage:
+    """The tokenizer, its clips and how it is judged."""
+
+    def __init__(self, config: Config, store: ClipStore) -> None:
+        self.config, self.store = config, store
+        self.windows = ClipWindows(store, "train", config.clip_frames)
+        self.order = Order(len(self.windows), config.batch_size, config.seed)
+        self.model = VideoTokenizer(config.model)
+        self.usage = CodebookUsage(config.model.codebook_size)
+        held_out = ClipWindows(store, _validation_split(store), config.clip_frames, hop=config.clip_frames)
+        spread = np.linspace(0, len(held_out) - 1, min(VALIDATION_CLIPS, len(held_out))).round().astype(int)
+        self.truth = held_out.batch(spread)
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """Clips of a step as video in [-1, 1]."""
+        video = to_video(self.windows.batch(self.order.batch(step)))
+        return {"video": _flipped(video, self.config.seed, step) if self.config.augment == "flip" else video}
+
+    def observe(self, output: TokenizerOutput) -> None:
+        """Count which codes a step used."""
+        self.usage.update(output.indices)
+
+    def metrics(self, output: TokenizerOutput, steps: int, seconds: float) -> dict[str, float]:
+        """Losses, codebook, speed."""
+        return {
+            "train/loss": output.loss.item(),
+            "train/reconstruction_loss": output.reconstruction_loss.item(),
+            "train/commitment_loss": output.commitment_loss.item(),
+            "train/psnr": -10 * float(np.log10(output.reconstruction_loss.item() / 4)),  # [-1, 1] is 2 wide
+            "codebook/perplexity": self.usage.perplexity,
+            "codebook/dead_codes": self.usage.dead_codes,
+            "speed/clips_per_s": steps * self.config.batch_size / seconds,
+        }
+
+    @torch.no_grad()
+    def evaluate(self, step: int, folder: Path) -> tuple[dict[str, float], list[Path]]:
+        """PSNR on held-out clips; the same few of them reconstructed, as picture and video."""
+        usage = CodebookUsage(self.config.model.codebook_size)
+        pieces = []
+        device = next(self.model.parameters()).device
+        for begin in range(0, len(self.truth), self.config.batch_size):
+            indices = self.model.encode(to_video(self.truth[begin : begin + self.config.batch_size]).to(device))
+            usage.update(indices)
+            pieces.append(to_frames(self.model.decode(indices)))
+        frames = np.concatenate(pieces)
+        metrics = {
+            "val/psnr": float(psnr(frames, self.truth).clip(max=100).mean()),
+            "val/perplexity": usage.perplexity,
+        }
+        return metrics, self._show(frames, step, folder)
+
+    def export(self, folder: Path, step: int) -> None:
+        """Save the model folder with where it comes from."""
+        seen = exposure(step, self.config.batch_size, len(self.windows))
+        self.model.save_pretrained(
+            folder,
+            provenance(
+                step=step,
+                seed=self.config.seed,
+                clip_frames=self.config.clip_frames,
+                exposures_per_clip=seen,
+                exposures_per_video=step * self.config.batch_size / len(self.windows.records),
+                peak_memory_mb=peak_memory_mb(next(self.model.parameters()).device),
+                data={
+                    "folder": None if self.config.data is None else str(self.config.data),
+                    "clip_store": str(self.store.path),
+                    "fingerprint": self.store.fingerprint,
+                    "size": self.config.size,
+                    "fps": self.config.fps,
+                    "decoder": self.config.decoder,
+                },
+            ),
+        )
+
+    def _show(self, frames: np.ndarray, step: int, folder: Path) -> list[Path]:
+        picture, video = folder / f"reconstruction_{step:06d}.png", folder / f"reconstruction_{step:06d}.mp4"
+        shown = min(SHOWN_CLIPS, len(frames))
+        rows = [row for i in range(shown) for row in ((f"video {i}", self.truth[i]), ("reconstructed", frames[i]))]
+        Image.fromarray(film_strip(rows)).save(picture)
+        columns = [("video", self.truth[:shown]), ("reconstructed", frames[:shown])]
+        write_video(video, side_by_side(columns, scale=2), self.config.fps or 10.0)
+        return [picture, video]
+
+
+def _validation_split(store: ClipStore) -> str:
+    return "val" if store.split("val") else "train"
+
+
+def _flipped(video: Tensor, seed: int, step: int) -> Tensor:
+    """Mirror half of the clips; which ones depends on (seed, step) alone."""
+    try:
+        from torchvision.transforms.v2.functional import horizontal_flip
+    except (ImportError, RuntimeError) as error:  # a CUDA torchvision beside a CPU-only torch
+        raise ValueError(f"--augment flip needs a torchvision that fits this torch ({error}); reinstall both") from None
+    mirror = np.random.default_rng([seed, step]).random(len(video)) < 0.5
+    return torch.stack([horizontal_flip(clip) if flip else clip for clip, flip in zip(video, mirror, strict=True)])
+
+
+def train_tokenizer(config: Config) -> None:
+    """Prepare the data, train, and say where the model is."""
+    config.model.grid(config.clip_frames, config.size, config.size)
+    torch.manual_seed(config.seed)
+    stage = TokenizerStage(config, open_data(config))
+    if stage.windows.skipped:
+        print(f"{len(stage.windows.skipped)} videos are shorter than {config.clip_frames} frames and are left out")
+    train(stage, config, _resolved(config), fixed={"model", "size", "fps", "clip_frames", "seed", "batch_size"})
+    print(f"tokenizer in {config.run / 'model'}; next: python tools/tokenize_dataset.py --tokenizer {config.run}")
+
+
+def _resolved(config: Config) -> dict[str, Any]:
+    return asdict(replace(config, resume=False))
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line."""
+    run_tool(train_tokenizer, Config, argv, description=__doc__, presets=TOOL_PRESETS)
+
+
+if __name__ == "__main__":
+    main()

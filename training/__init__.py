@@ -1,0 +1,1 @@
+"""What both trainings share: loop, optimizer, schedule, EMA, checkpoints, run log, command line."""

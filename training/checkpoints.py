@@ -1,0 +1,124 @@
+"""Checkpoints: complete, written under a temporary name and renamed, loaded without unpickling code.
+
+``checkpoints/step_000500/`` holds ``weights.safetensors`` (what trains), ``state.pt`` (optimizer, weight
+average, random states) and ``meta.json`` (step, format). A checkpoint under its final name is whole.
+"""
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from tokenreel.training.ema import WeightAverage
+
+FORMAT_VERSION = 1
+KEEP = 2
+
+
+def save_checkpoint(
+    run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None
+) -> Path:
+    """Save everything needed to go on after ``step`` steps; older checkpoints but the last two are removed.
+
+    Raises:
+        OSError: If it cannot be written; the older checkpoints stay whole.
+    """
+    folder = run / "checkpoints" / f"step_{step:06d}"
+    building = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
+    shutil.rmtree(building, ignore_errors=True)
+    try:
+        building.mkdir(parents=True)
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        save_file(weights, building / "weights.safetensors")
+        state = {
+            "optimizer": optimizer.state_dict(),
+            "average": None if average is None else {"steps": average.steps, "weights": average.average},
+            "random": _random_states(),
+        }
+        torch.save(state, building / "state.pt")
+        meta = {"format_version": FORMAT_VERSION, "step": step}
+        (building / "meta.json").write_text(json.dumps(meta) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(building, folder)
+    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+        raise OSError(
+            f"cannot write the checkpoint {folder}: {error}; free space or make the folder writable, "
+            "then the same command with --resume goes on from the checkpoint before"
+        ) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    for old in _finished(run)[:-KEEP]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def latest_checkpoint(run: Path) -> Path | None:
+    """The newest whole checkpoint of a run, if any."""
+    finished = _finished(run)
+    return finished[-1] if finished else None
+
+
+def load_checkpoint(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None
+) -> int:
+    """Restore what :func:`save_checkpoint` saved; return the number of steps taken.
+
+    Raises:
+        ValueError: If the checkpoint is of another format or of a model of another shape.
+    """
+    meta = json.loads((folder / "meta.json").read_text())
+    if meta.get("format_version") != FORMAT_VERSION:
+        raise ValueError(
+            f"checkpoint {folder} has format {meta.get('format_version')}, expected {FORMAT_VERSION}; "
+            "resume it with the version of tokenreel that made it"
+        )
+    weights = load_file(folder / "weights.safetensors")
+    own = model.state_dict()
+    for name in sorted(set(own) | set(weights)):
+        if name not in own or name not in weights or own[name].shape != weights[name].shape:
+            raise ValueError(
+                f"checkpoint {folder} does not fit this model at {name}; "
+                "resume with the model settings of its config.json, or start another --run"
+            )
+    model.load_state_dict(weights)
+    state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    optimizer.load_state_dict(state["optimizer"])
+    if average is not None and state["average"] is not None:
+        average.steps = state["average"]["steps"]
+        for name, tensor in state["average"]["weights"].items():
+            average.average[name].copy_(tensor)
+    _restore_random_states(state["random"])
+    return int(meta["step"])
+
+
+def _finished(run: Path) -> list[Path]:
+    folders = (run / "checkpoints").glob("step_*")
+    return sorted(f for f in folders if f.name.removeprefix("step_").isdigit() and (f / "meta.json").is_file())
+
+
+def _random_states() -> dict[str, Any]:
+    version, words, gauss = random.getstate()
+    kind, keys, position, has_gauss, cached = np.random.get_state()
+    return {
+        "python": (version, list(words), gauss),
+        "numpy": (str(kind), keys.tolist(), int(position), int(has_gauss), float(cached)),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def _restore_random_states(states: dict[str, Any]) -> None:
+    version, words, gauss = states["python"]
+    random.setstate((version, tuple(words), gauss))
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])

@@ -1,0 +1,84 @@
+"""How every tool reads its command line and ends.
+
+Defaults < ``--preset`` < command line. Unknown names are errors. A user's mistake is one line on stderr and
+exit status 2, never a traceback; a fault of tokenreel's own keeps its traceback.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import tyro
+
+Config = TypeVar("Config")
+
+
+def parse(
+    config_type: type[Config],
+    argv: list[str] | None,
+    *,
+    description: str | None = None,
+    presets: Mapping[str, Config] | None = None,
+) -> Config:
+    """Build a tool's configuration from its command line.
+
+    Args:
+        config_type: Frozen dataclass; its field docstrings are the help texts.
+        argv: Arguments without the program's name; ``sys.argv[1:]`` if None.
+        description: Text shown above the options.
+        presets: Named starting points for ``--preset NAME``; the first one is the default.
+
+    Raises:
+        ValueError: If the preset is unknown.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if presets is None:
+        return tyro.cli(config_type, args=arguments, description=description)
+    name, rest = _take_preset(arguments, next(iter(presets)))
+    if name not in presets:
+        raise ValueError(f"preset {name!r} is unknown; expected one of {', '.join(presets)}")
+    text = f"{description or ''}\n\n--preset {{{','.join(presets)}}} sets the defaults below (now: {name})."
+    return tyro.cli(config_type, args=rest, default=presets[name], description=text.strip())
+
+
+def run_tool(
+    main: Callable[[Config], Any],
+    config_type: type[Config],
+    argv: list[str] | None,
+    *,
+    description: str | None = None,
+    presets: Mapping[str, Config] | None = None,
+) -> None:
+    """Parse the command line and run ``main(config)``; turn a user's mistake into one line and exit status 2."""
+    try:
+        main(parse(config_type, argv, description=description, presets=presets))
+    except (ValueError, OSError) as error:
+        message = " ".join(str(error).split()) or type(error).__name__
+        print(f"error: {message}", file=sys.stderr)
+        if _is_own_fault(error):
+            raise
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _take_preset(arguments: list[str], default: str) -> tuple[str, list[str]]:
+    """Split ``--preset NAME`` or ``--preset=NAME`` off the arguments."""
+    for position, argument in enumerate(arguments):
+        if argument.startswith("--preset="):
+            return argument.removeprefix("--preset="), arguments[:position] + arguments[position + 1 :]
+        if argument == "--preset":
+            if position + 1 == len(arguments):
+                raise ValueError("--preset needs a name after it")
+            return arguments[position + 1], arguments[:position] + arguments[position + 2 :]
+    return default, arguments
+
+
+def _is_own_fault(error: BaseException) -> bool:
+    """Whether a ValueError came from a library we call, not from a check of ours: then the trace is needed."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = trace.tb_frame.f_globals.get("__name__", "") if trace is not None else ""
+    return isinstance(error, ValueError) and not module.startswith(("tokenreel.", "__main__"))

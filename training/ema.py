@@ -1,0 +1,47 @@
+"""Moving average of a model's weights, for evaluation and release."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class WeightAverage:
+    """Exponential moving average of a model's parameters; buffers are taken as they are.
+
+    Args:
+        model: The model that trains.
+        decay: Share of the old average kept at each step, in [0, 1); early steps keep less.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"ema_decay {decay}: expected 0 (off) or a value below 1, such as 0.999")
+        self.decay = decay
+        self.steps = 0
+        self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Move the average towards the model's present weights."""
+        self.steps += 1
+        decay = min(self.decay, self.steps / (self.steps + 9))
+        for name, parameter in model.named_parameters():
+            self.average[name].lerp_(parameter, 1 - decay)
+
+    @contextmanager
+    def applied_to(self, model: nn.Module) -> Iterator[None]:
+        """Lend the averaged weights to the model for the length of a ``with`` block."""
+        trained = {name: p.detach().clone() for name, p in model.named_parameters()}
+        _copy_into(model, self.average)
+        try:
+            yield
+        finally:
+            _copy_into(model, trained)
+
+
+@torch.no_grad()
+def _copy_into(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        parameter.copy_(weights[name])

@@ -1,0 +1,49 @@
+"""What this machine offers: device, precision, memory."""
+
+import os
+import platform
+import resource
+import sys
+from typing import Literal
+
+import torch
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+def pick_device(name: DeviceName) -> torch.device:
+    """The device to train or sample on; "auto" takes CUDA if there is one.
+
+    Raises:
+        ValueError: If CUDA is asked for and absent.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device 'cuda' asked for, but torch finds none; use --device cpu or install a CUDA build of torch")
+    return torch.device(name)
+
+
+def pick_precision(name: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """bf16 where the hardware multiplies in it, fp32 elsewhere; or what was asked for."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Peak memory in MiB: of the process, or of the GPU's allocator on CUDA."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def describe_hardware(device: torch.device) -> str:
+    """One line naming the processor a figure was measured on."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads"

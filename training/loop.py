@@ -1,0 +1,232 @@
+"""The training loop that both stages share.
+
+A stage says what a batch is, what to log and how to judge the model; the loop does the rest: precision,
+gradients, clipping, schedule, weight average, checkpoints, log. What step ``s`` trains on is a function of
+(seed, s) alone, so a resumed run goes on exactly.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from tokenreel.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from tokenreel.training.ema import WeightAverage
+from tokenreel.training.hardware import DeviceName, Precision, peak_memory_mb, pick_device, pick_precision
+from tokenreel.training.optimizer import build_optimizer
+from tokenreel.training.run_folder import open_run
+from tokenreel.training.run_log import RunLog, WandbMode
+from tokenreel.training.schedule import warmup_stable_decay
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Settings that both trainings share."""
+
+    run: Path
+    """Folder of this run."""
+    steps: int = 1000
+    """Length of the run in optimizer steps."""
+    batch_size: int = 16
+    """Clips per step."""
+    lr: float = 3e-3
+    """Peak learning rate, of Muon and AdamW alike."""
+    warmup: int = 50
+    """Steps over which the learning rate rises."""
+    decay_share: float = 0.5
+    """Share of the run, at its end, over which the learning rate falls."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay of the matrices."""
+    clip_norm: float = 1.0
+    """Largest norm of the gradient; longer ones are shortened to it."""
+    ema_decay: float = 0.0
+    """Moving average of the weights, used for evaluation and release; 0 is off, 0.999 is common."""
+    seed: int = 0
+    """Seed of weights, order and everything random."""
+    device: DeviceName = "auto"
+    """Where to train."""
+    precision: Precision = "auto"
+    """Multiply in bf16 where the hardware has it ("auto"), or as named."""
+    log_every: int = 10
+    """Steps between lines of metrics.jsonl."""
+    evaluate_every: int = 250
+    """Steps between validations with sample pictures; the last step is always validated."""
+    checkpoint_every: int = 250
+    """Steps between checkpoints; the last step always gets one."""
+    resume: bool = False
+    """Go on from the run's last checkpoint (or start, if there is none)."""
+    wandb: WandbMode = "auto"
+    """"auto": online if you are logged in to wandb, else offline; "disabled" leaves no trace."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "log_every", "evaluate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
+        if not 0 < self.lr < 1:
+            raise ValueError(f"lr {self.lr}: expected a learning rate between 0 and 1, such as 3e-3")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay {self.ema_decay}: expected 0 (off) or a value below 1, such as 0.999")
+
+
+class Stage(Protocol):
+    """What a training must say about itself."""
+
+    model: nn.Module
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """Arguments of ``model.forward`` for a step; a function of (seed, step) alone."""
+
+    def observe(self, output: Any) -> None:
+        """See the output of every step, to count what is counted over windows."""
+
+    def metrics(self, output: Any, steps: int, seconds: float) -> dict[str, float]:
+        """What to log of the newest output; ``steps`` were taken in ``seconds`` since the last log."""
+
+    def evaluate(self, step: int, folder: Path) -> tuple[dict[str, float], list[Path]]:
+        """Judge the model on validation data; write pictures and videos into ``folder``, return their paths."""
+
+    def export(self, folder: Path, step: int) -> None:
+        """Save the model in its folder form, with its provenance."""
+
+
+def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixed: set[str]) -> None:
+    """Train a stage's model for ``settings.steps`` steps.
+
+    Args:
+        stage: Model, data and judgement.
+        settings: Length, rates, intervals.
+        config: The tool's whole resolved configuration, written to ``config.json``.
+        fixed: Names in ``config`` that a resumed run may not change.
+
+    Raises:
+        ValueError: If the run folder holds another run, or the loss is no longer finite.
+        OSError: If the run folder or a checkpoint cannot be written.
+    """
+    open_run(settings.run, config, settings.resume, fixed)
+    device = pick_device(settings.device)
+    bf16 = pick_precision(settings.precision, device) == "bf16"
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if bf16 else "no")
+    stage.model.to(device)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    optimizer = build_optimizer(stage.model, settings.lr, settings.weight_decay, dtype)
+    average = WeightAverage(stage.model, settings.ema_decay) if settings.ema_decay else None
+    checkpoint = latest_checkpoint(settings.run) if settings.resume else None
+    first = load_checkpoint(checkpoint, stage.model, optimizer, average) if checkpoint else 0
+    model = accelerator.prepare_model(stage.model)
+
+    log = RunLog(settings.run, config, first, settings.steps, settings.wandb)
+    if checkpoint:
+        log.console.print(f"resumed from {checkpoint} at step {first} of {settings.steps}", soft_wrap=True)
+    meter = _Meter(first)
+    try:
+        for step in range(first, settings.steps):
+            with meter.waiting():
+                batch = {name: tensor.to(device) for name, tensor in stage.batch(step).items()}
+            rate = settings.lr * warmup_stable_decay(step, settings.steps, settings.warmup, settings.decay_share)
+            output, norm = _step(accelerator, model, optimizer, batch, rate, settings.clip_norm)
+            stage.observe(output)
+            if average is not None:
+                average.update(stage.model)
+            done = step + 1
+            if done % settings.log_every == 0 or done == settings.steps:
+                _check_finite(output.loss.item(), done)
+                taken, seconds, wait_share = meter.take(done)
+                log.log(
+                    done,
+                    {
+                        **stage.metrics(output, taken, seconds),
+                        "optim/lr": rate,
+                        "optim/grad_norm": float(norm),
+                        "speed/data_wait_share": wait_share,
+                        "memory/peak_mb": peak_memory_mb(device),
+                    },
+                )
+            with meter.paused():
+                if done % settings.evaluate_every == 0 or done == settings.steps:
+                    with average.applied_to(stage.model) if average is not None else nullcontext():
+                        _evaluate(stage, log, done)
+                if done % settings.checkpoint_every == 0 or done == settings.steps:
+                    save_checkpoint(settings.run, done, stage.model, optimizer, average)
+                    with average.applied_to(stage.model) if average is not None else nullcontext():
+                        stage.export(settings.run / "model", done)
+    finally:
+        log.close()
+
+
+def _step(
+    accelerator: Accelerator,
+    model: Callable[..., Any],
+    optimizer: torch.optim.Optimizer,
+    batch: dict[str, Tensor],
+    rate: float,
+    clip_norm: float,
+) -> tuple[Any, Tensor]:
+    """One optimizer step; returns the model's output and the gradient's norm before clipping."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    output = model(**batch)
+    accelerator.backward(output.loss)
+    norm = accelerator.clip_grad_norm_(model.parameters(), clip_norm)  # type: ignore[attr-defined]
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return output, norm
+
+
+def _evaluate(stage: Stage, log: RunLog, step: int) -> None:
+    stage.model.eval()
+    metrics, media = stage.evaluate(step, log.run / "samples")
+    stage.model.train()
+    log.log(step, metrics, important=True)
+    for path in media:
+        log.media(step, f"samples/{path.stem.rsplit('_', 1)[0]}", path)
+
+
+def _check_finite(loss: float, step: int) -> None:
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"the loss is {loss} at step {step}, expected a finite number; lower --lr or "
+            "raise --warmup, and go on from the last checkpoint with --resume"
+        )
+
+
+class _Meter:
+    """Clock of the training steps alone: evaluation and saving do not count."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+        self._begin = time.perf_counter()
+        self._paused = self._waited = 0.0
+
+    def waiting(self) -> "_Span":
+        """Time spent on a batch."""
+        return _Span(self, "_waited")
+
+    def paused(self) -> "_Span":
+        """Time that is no training."""
+        return _Span(self, "_paused")
+
+    def take(self, step: int) -> tuple[int, float, float]:
+        """Steps and seconds since the last call, and the share of them spent waiting for data."""
+        seconds = max(time.perf_counter() - self._begin - self._paused, 1e-9)
+        result = step - self._step, seconds, self._waited / seconds
+        self.__init__(step)  # type: ignore[misc]
+        return result
+
+
+class _Span:
+    def __init__(self, meter: _Meter, name: str) -> None:
+        self._meter, self._name = meter, name
+
+    def __enter__(self) -> None:
+        self._begin = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        spent = getattr(self._meter, self._name) + time.perf_counter() - self._begin
+        setattr(self._meter, self._name, spent)

@@ -1,0 +1,119 @@
+"""The run folder and what is written about a run: console, metrics.jsonl, wandb.
+
+``runs/<name>/``: ``config.json`` (resolved), ``metrics.jsonl``, ``samples/``, ``checkpoints/``, ``model/``.
+"""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+WandbMode = Literal["auto", "online", "offline", "disabled"]
+SECONDS_BETWEEN_LINES = 15
+
+
+class RunLog:
+    """Writes a run's metrics to the console, to ``metrics.jsonl`` and to wandb.
+
+    Args:
+        run: The run's folder; must exist.
+        config: The resolved configuration, for wandb.
+        first_step: Steps taken before (0, or where a resumed run goes on); later lines of an earlier
+            attempt are removed from ``metrics.jsonl``, so that each step stands there once.
+        steps: Steps the run will have at its end.
+        wandb: "auto" is online when the user is logged in, else offline; "disabled" leaves no trace.
+    """
+
+    def __init__(
+        self, run: Path, config: Mapping[str, Any], first_step: int, steps: int, wandb: WandbMode
+    ) -> None:
+        self.run = run
+        (run / "samples").mkdir(exist_ok=True)
+        self._metrics = run / "metrics.jsonl"
+        _keep_until(self._metrics, first_step)
+        self._wandb = _start_wandb(run, config, wandb)
+        self.console = Console()
+        self._last_line = 0.0
+        self._progress = Progress(
+            TextColumn(f"{run.name}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[metrics]}"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._progress.add_task("train", total=steps, completed=first_step, metrics="")
+        self._progress.start()
+
+    def log(self, step: int, metrics: Mapping[str, float], important: bool = False) -> None:
+        """Record metrics after ``step`` steps; ``important`` ones (validation) always get a console line."""
+        record = {"step": step, **{name: float(value) for name, value in metrics.items()}}
+        with self._metrics.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._wandb is not None:
+            self._wandb.log(dict(metrics), step=step)
+        text = "  ".join(f"{name.split('/')[-1]} {value:.4g}" for name, value in metrics.items())
+        self._progress.update(self._task, completed=step, metrics=text[:90])
+        silent = not self.console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
+        if important or silent:
+            self._last_line = time.monotonic()
+            self.console.print(f"step {step}  {text}", highlight=False, soft_wrap=True)
+
+    def media(self, step: int, name: str, path: Path) -> None:
+        """Show wandb a picture (.png) or video that was written to ``samples/``."""
+        if self._wandb is not None:
+            import wandb
+
+            kind = wandb.Image if path.suffix == ".png" else wandb.Video
+            self._wandb.log({name: kind(str(path))}, step=step)
+
+    def close(self) -> None:
+        """End the progress bar and the wandb run."""
+        self._progress.stop()
+        if self._wandb is not None:
+            self._wandb.finish(quiet=True)
+
+
+def _keep_until(metrics: Path, step: int) -> None:
+    """Drop the lines after ``step``: steps a killed attempt logged but never saved."""
+    if not metrics.exists():
+        return
+    kept = []
+    for line in metrics.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step and step > 0:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError):
+            continue  # the last line of a killed run may be cut
+    temporary = metrics.with_suffix(f".tmp-{os.getpid()}")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, metrics)
+
+
+def _start_wandb(run: Path, config: Mapping[str, Any], mode: WandbMode) -> Any:
+    """A wandb run, or None. A resumed run goes on under its old id, kept in ``wandb_id``."""
+    if mode == "disabled":
+        return None
+    os.environ.setdefault("WANDB_SILENT", "true")
+    import wandb
+
+    if mode == "auto":
+        mode = "online" if wandb.Settings().api_key or wandb.api.api_key else "offline"
+    identity = run / "wandb_id"
+    if not identity.exists():
+        identity.write_text(wandb.util.generate_id())
+    return wandb.init(
+        project="tokenreel",
+        name=run.name,
+        id=identity.read_text().strip(),
+        resume="allow",
+        dir=str(run),
+        config=dict(config),
+        mode=mode,
+    )

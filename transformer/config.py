@@ -1,0 +1,92 @@
+"""What a video GPT is made of, as plain numbers and names that fit in ``config.json``."""
+
+import math
+from dataclasses import dataclass, field
+
+HEAD_DIM = 64
+
+
+@dataclass(frozen=True)
+class GPTSize:
+    """Size of the transformer, whatever it is trained on."""
+
+    dim: int = 256
+    """Width; a multiple of 64, the size of one attention head."""
+    depth: int = 4
+    """Layers."""
+    dropout: float = 0.0
+    """Dropout in attention and perceptron; worth 0.1 or more when every clip is seen dozens of times."""
+
+    def __post_init__(self) -> None:
+        if self.dim < HEAD_DIM or self.dim % HEAD_DIM:
+            raise ValueError(f"dim {self.dim}: expected a multiple of {HEAD_DIM}, the size of one attention head")
+        if self.depth < 1:
+            raise ValueError(f"depth {self.depth}: expected at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout}: expected a share in [0, 1)")
+
+    @property
+    def heads(self) -> int:
+        """Attention heads."""
+        return self.dim // HEAD_DIM
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Everything that fixes a :class:`~tokenreel.transformer.VideoGPT`."""
+
+    codebook_size: int
+    """K: indices lie in [0, K)."""
+    grid: tuple[int, int, int]
+    """Latent grid (T', H', W') of the training window."""
+    size: GPTSize = field(default_factory=GPTSize)
+    """Width, depth, dropout."""
+    labels: tuple[str, ...] = ()
+    """Names of the classes a clip can be conditioned on, in order; may be empty."""
+    label_dropout: float = 0.1
+    """Share of training clips whose label is hidden, so that sampling without a label works."""
+    fps: float = 10.0
+    """Frames per second of the videos it was trained on."""
+    tokenizer: str = ""
+    """Fingerprint (sha256) of the tokenizer that made the indices."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "grid", tuple(self.grid))
+        object.__setattr__(self, "labels", tuple(self.labels))
+        if isinstance(self.size, dict):
+            object.__setattr__(self, "size", GPTSize(**self.size))
+        if self.codebook_size < 2:
+            raise ValueError(f"codebook_size {self.codebook_size}: expected at least 2")
+        if len(self.grid) != 3 or min(self.grid) < 1:
+            raise ValueError(f"grid {self.grid}: expected three sizes of at least 1 (T', H', W')")
+        if not 0 <= self.label_dropout <= 1:
+            raise ValueError(f"label_dropout {self.label_dropout}: expected a share in [0, 1]")
+
+    @property
+    def num_indices(self) -> int:
+        """Indices in one window: T'·H'·W'."""
+        return math.prod(self.grid)
+
+    @property
+    def indices_per_frame(self) -> int:
+        """Indices in one latent frame: H'·W'."""
+        return self.grid[1] * self.grid[2]
+
+    def label_ids(self, names: list[str | None]) -> list[int]:
+        """Ids of class names; 0 is "no label".
+
+        Raises:
+            ValueError: If a name is not among :attr:`labels`.
+        """
+        for name in names:
+            if name is not None and name not in self.labels:
+                known = ", ".join(self.labels) or "none (it was trained without labels)"
+                raise ValueError(f"label {name!r} is unknown to this model; it knows: {known}")
+        return [0 if name is None else 1 + self.labels.index(name) for name in names]
+
+
+PRESETS: dict[str, GPTSize] = {
+    "tiny": GPTSize(dim=256, depth=4),
+    "small": GPTSize(dim=512, depth=8),
+    "base": GPTSize(dim=1024, depth=16),
+}

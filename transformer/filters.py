@@ -1,0 +1,66 @@
+"""From logits to one index: small pure functions."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How the next index is drawn."""
+
+    temperature: float = 1.0
+    """Logits are divided by it; 0 always takes the likeliest index."""
+    top_k: int = 0
+    """Draw among the k likeliest indices only; 0 is all."""
+    top_p: float = 1.0
+    """Draw among the likeliest indices that together have this probability; 1 is all."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature {self.temperature}: expected 0 (greedy) or more")
+        if self.top_k < 0:
+            raise ValueError(f"top_k {self.top_k}: expected 0 (all) or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p {self.top_p}: expected a probability in (0, 1]")
+
+
+def keep_top_k(logits: Tensor, k: int) -> Tensor:
+    """Set all but the k largest logits (..., K) to minus infinity; ties at the edge stay; 0 keeps all."""
+    if k == 0 or k >= logits.shape[-1]:
+        return logits
+    smallest_kept = logits.topk(k, dim=-1).values[..., -1:]
+    return logits.masked_fill(logits < smallest_kept, -torch.inf)
+
+
+def keep_top_p(logits: Tensor, p: float) -> Tensor:
+    """Keep the fewest likeliest logits (..., K) whose probabilities sum to p or more; the likeliest always stays."""
+    if p >= 1:
+        return logits
+    ordered, order = logits.sort(dim=-1, descending=True)
+    probability = ordered.softmax(-1)
+    before = probability.cumsum(-1) - probability
+    ordered = ordered.masked_fill(before >= p, -torch.inf)
+    return torch.empty_like(logits).scatter(-1, order, ordered)
+
+
+def pick(logits: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
+    """Draw one index per row by inverting the distribution at a given uniform number.
+
+    Args:
+        logits: float (B, K).
+        settings: Temperature and filters, applied in that order.
+        uniform: float64 (B,) in [0, 1): each row's own number, so that rows are independent.
+
+    Returns:
+        int64 (B,).
+    """
+    if settings.temperature == 0:
+        return logits.argmax(-1)
+    logits = keep_top_p(keep_top_k(logits / settings.temperature, settings.top_k), settings.top_p)
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    # Scaled by the last sum, which rounding may leave beside 1.
+    return torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)[:, 0].clamp(
+        max=logits.shape[-1] - 1
+    )

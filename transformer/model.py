@@ -1,0 +1,143 @@
+"""The GPT over latent grids: which index comes next, given all before it.
+
+Tokens: condition prefix, BOS, then the grid's indices in raster order t, h, w. The token at place n is
+told, beside its own index, where the index it must predict will stand and which index stood there one
+latent frame earlier: most of a video is what was there before, and attention need not learn to look it up.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokenreel.transformer.backbone import Backbone
+from tokenreel.transformer.config import GPTConfig
+from tokenreel.transformer.positions import PREFIX, rotary_angles, token_positions
+from tokenreel.transformer.pretrained import load_folder, save_folder
+
+
+class GPTOutput(NamedTuple):
+    """One training pass."""
+
+    loss: Tensor
+    """Mean cross-entropy in nats per index."""
+    logits: Tensor
+    """float (B, T'·H'·W', K): row n scores index n."""
+
+
+class VideoGPT(nn.Module):
+    """Autoregressive transformer over the indices of a video tokenizer."""
+
+    adamw_layers = ("head",)
+    angles: Tensor
+    places: Tensor
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.size.dim
+        _, h_lat, w_lat = config.grid
+        self.label_embedding = nn.Embedding(1 + len(config.labels), dim)
+        # Index K stands for "nothing": BOS has no index of its own, and before the second latent frame
+        # there is no earlier one.
+        self.index_embedding = nn.Embedding(config.codebook_size + 1, dim)
+        self.earlier_embedding = nn.Embedding(config.codebook_size + 1, dim)
+        self.row_embedding = nn.Embedding(h_lat, dim)
+        self.column_embedding = nn.Embedding(w_lat, dim)
+        self.backbone = Backbone(config.size)
+        self.head = nn.Linear(dim, config.codebook_size, bias=False)
+        positions = token_positions(config.grid)
+        self.register_buffer("angles", rotary_angles(positions), persistent=False)
+        self.register_buffer("places", positions[PREFIX:, 1:], persistent=False)
+        for embedding in (m for m in self.modules() if isinstance(m, nn.Embedding)):
+            nn.init.normal_(embedding.weight, std=0.5)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, indices: Tensor, labels: Tensor | None = None) -> GPTOutput:
+        """Score every index of a batch of clips.
+
+        Args:
+            indices: int64 (B, T', H', W') in [0, K); T' up to the window's, H' and W' the window's.
+            labels: int64 (B,), ids from ``config.label_ids``; None is all 0, "no label". In training mode
+                a share ``config.label_dropout`` of them is hidden.
+        """
+        target = self._flatten(indices)
+        if labels is None:
+            labels = torch.zeros(len(indices), dtype=torch.int64, device=indices.device)
+        if self.training and self.config.labels and self.config.label_dropout > 0:
+            hidden = torch.rand(labels.shape, device=labels.device) < self.config.label_dropout
+            labels = labels.masked_fill(hidden, 0)
+        tokens = torch.cat([self.embed_prefix(labels), self.embed(target[:, :-1], 0)], dim=1)
+        hidden_states = self.backbone(tokens, self.angles[: tokens.shape[1]])
+        logits = self.head(hidden_states[:, PREFIX - 1 :]).float()
+        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten())
+        return GPTOutput(loss, logits)
+
+    def embed_prefix(self, labels: Tensor) -> Tensor:
+        """Embeddings of condition and BOS: int64 (B,) -> (B, PREFIX, D)."""
+        nothing = torch.full_like(labels, self.config.codebook_size)
+        bos = self.index_embedding(nothing) + self._embed_target(nothing, 0)
+        return torch.stack([self.label_embedding(labels), bos], dim=1)
+
+    def embed(self, indices: Tensor, start: int, before: Tensor | None = None) -> Tensor:
+        """Embeddings of indices in raster order.
+
+        Args:
+            indices: int64 (B, n): the indices at places start .. start + n - 1 of the grid.
+            start: Place of the first of them.
+            before: int64 (B, start): all indices before them; may be None if ``start`` is 0.
+
+        Returns:
+            (B, n, D).
+        """
+        n, frame = indices.shape[1], self.config.indices_per_frame
+        history = indices if before is None else torch.cat([before, indices], dim=1)
+        nothing = indices.new_full((indices.shape[0], frame), self.config.codebook_size)
+        # The token at place p predicts place p + 1; one latent frame before that is p + 1 - frame.
+        earlier = torch.cat([nothing, history], dim=1)[:, start + 1 : start + 1 + n]
+        places = torch.arange(start + 1, start + 1 + n, device=indices.device)
+        target = self.earlier_embedding(earlier) + self._embed_place(places)
+        return self.index_embedding(indices) + target
+
+    def _embed_target(self, earlier: Tensor, place: int) -> Tensor:
+        at = torch.full_like(earlier, place)
+        return self.earlier_embedding(earlier) + self._embed_place(at)
+
+    def _embed_place(self, place: Tensor) -> Tensor:
+        row, column = self.places[place % len(self.places)].unbind(-1)
+        return self.row_embedding(row) + self.column_embedding(column)
+
+    def _flatten(self, indices: Tensor) -> Tensor:
+        """Raster order, after a look at the shape."""
+        grid = self.config.grid
+        if indices.ndim != 4 or indices.shape[2:] != grid[1:] or not 1 <= indices.shape[1] <= grid[0]:
+            raise ValueError(
+                f"indices have shape {tuple(indices.shape)}, expected (B, T', H', W') with T' up to {grid[0]} "
+                f"and H', W' = {grid[1:]}; this GPT was trained on that grid"
+            )
+        return indices.flatten(1)
+
+    def save_pretrained(
+        self, folder: Path | str, provenance: Mapping[str, Any] | None = None, tokenizer: Path | str | None = None
+    ) -> None:
+        """Write config.json, model.safetensors, provenance.json and a copy of the tokenizer's folder.
+
+        With the copy, one folder can sample.
+        """
+        save_folder(Path(folder), self, self.config, provenance or {}, tokenizer and Path(tokenizer))
+
+    @classmethod
+    def from_pretrained(cls, folder: Path | str) -> Self:
+        """Load a GPT saved by :meth:`save_pretrained`, or the newest one of a run folder, in eval mode.
+
+        Raises:
+            FileNotFoundError: If the folder or its weights are missing.
+            ValueError: If its configuration is not one of this version.
+        """
+        config, state = load_folder(Path(folder))
+        model = cls(config)
+        model.load_state_dict(state)
+        return model.eval()

@@ -1,0 +1,48 @@
+"""Where each token stands in space-time, and the rotary angles that follow from it.
+
+A token of the grid stands at (t, h, w). The condition prefix and BOS stand before the clip, at t = -2 and
+t = -1, so that positions of the grid are the same with or without more conditions. Each attention head's
+32 rotary pairs are shared out: 12 turn with t, 10 with h, 10 with w.
+
+Source: Su et al., 2021, "RoFormer"; bands for space-time as in recent video transformers.
+"""
+
+import torch
+from torch import Tensor
+
+from tokenreel.transformer.config import HEAD_DIM
+
+PREFIX = 2
+"""Tokens before the grid: the condition, then BOS."""
+BANDS = (12, 10, 10)
+"""Rotary pairs of one head that turn with t, h, w."""
+LONGEST_PERIOD = 100.0
+"""Grids are small: slower bands than this (in radians per step, inverted) would never tell positions apart."""
+
+
+def token_positions(grid: tuple[int, int, int]) -> Tensor:
+    """Positions of all tokens of a window: int64 (PREFIX + T'·H'·W', 3), columns t, h, w, raster order."""
+    t_lat, h_lat, w_lat = grid
+    axes = torch.meshgrid(torch.arange(t_lat), torch.arange(h_lat), torch.arange(w_lat), indexing="ij")
+    places = torch.stack(axes, dim=-1).reshape(-1, 3)
+    before = torch.zeros(PREFIX, 3, dtype=torch.int64)
+    before[:, 0] = torch.arange(-PREFIX, 0)
+    return torch.cat([before, places])
+
+
+def rotary_angles(positions: Tensor) -> Tensor:
+    """Angle of each rotary pair at each position.
+
+    Args:
+        positions: int64 (N, 3), columns t, h, w.
+
+    Returns:
+        float32 (N, 32), in radians; pair j turns by angle j.
+    """
+    bands = []
+    for axis, pairs in enumerate(BANDS):
+        frequency = LONGEST_PERIOD ** (-torch.arange(pairs, dtype=torch.float32) / pairs)
+        bands.append(positions[:, axis, None].float() * frequency)
+    angles = torch.cat(bands, dim=-1)
+    assert angles.shape[-1] == HEAD_DIM // 2, f"{angles.shape[-1]} rotary pairs, expected {HEAD_DIM // 2}"
+    return angles

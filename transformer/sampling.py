@@ -1,0 +1,100 @@
+"""Continue a grid of indices, latent frame by latent frame."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from tokenreel.transformer.filters import SamplingSettings, pick
+from tokenreel.transformer.model import VideoGPT
+from tokenreel.transformer.static_decoder import StaticDecoder
+
+
+@torch.no_grad()
+def sample_latent_frames(
+    gpt: VideoGPT,
+    prompt: Tensor,
+    num_latent_frames: int,
+    settings: SamplingSettings,
+    seeds: Sequence[int],
+    labels: Tensor | None = None,
+) -> Iterator[Tensor]:
+    """Continue a prompt; yield each new latent frame as it is finished.
+
+    Args:
+        gpt: Trained model, in eval mode.
+        prompt: int64 (B, t, H', W'), t >= 0: indices of the prompt frames; t = 0 is unconditional.
+        num_latent_frames: New latent frames; t + new frames may not exceed the window T'.
+        settings: Temperature and filters.
+        seeds: One per row; a row depends on its own seed alone, whatever the batch.
+        labels: int64 (B,) ids from ``gpt.config.label_ids``; None is no label.
+
+    Yields:
+        int64 (B, H', W').
+
+    Raises:
+        ValueError: If the shapes do not fit, or the logits are not finite.
+    """
+    _check(gpt, prompt, num_latent_frames, settings, seeds)
+    config, device = gpt.config, gpt.angles.device
+    B, start = prompt.shape[0], prompt[0].numel()
+    total = start + num_latent_frames * config.indices_per_frame
+    sequence = torch.zeros(B, total, dtype=torch.int64, device=device)
+    sequence[:, :start] = prompt.flatten(1)
+    uniform = _uniforms(seeds, total - start).to(device)
+    decoder = StaticDecoder(gpt, B)
+
+    if labels is None:
+        labels = torch.zeros(B, dtype=torch.int64, device=device)
+    tokens = gpt.embed_prefix(labels)
+    if start:
+        tokens = torch.cat([tokens, gpt.embed(sequence[:, :start], 0)], dim=1)
+    for place in range(start, total):
+        logits = gpt.head(decoder.forward(tokens)[:, -1]).float()
+        index = pick(logits, settings, uniform[:, place - start])
+        sequence[:, place] = index
+        if (place + 1) % config.indices_per_frame == 0:
+            # One look per latent frame: a look per step would make the GPU wait for the host.
+            if not bool(torch.isfinite(logits).all()):
+                raise ValueError(f"logits are not finite at index {place}; the model's weights are damaged, train it again")
+            yield sequence[:, place + 1 - config.indices_per_frame : place + 1].view(B, *config.grid[1:])
+        if place + 1 < total:
+            tokens = gpt.embed(index[:, None], place, before=sequence[:, :place])
+
+
+def sample_indices(
+    gpt: VideoGPT,
+    prompt: Tensor,
+    num_latent_frames: int,
+    settings: SamplingSettings,
+    seeds: Sequence[int],
+    labels: Tensor | None = None,
+) -> Tensor:
+    """Prompt and continuation together: int64 (B, t + new, H', W'); see :func:`sample_latent_frames`."""
+    new = list(sample_latent_frames(gpt, prompt, num_latent_frames, settings, seeds, labels))
+    return torch.cat([prompt, torch.stack(new, dim=1)], dim=1)
+
+
+def _uniforms(seeds: Sequence[int], count: int) -> Tensor:
+    """float64 (B, count) in [0, 1): each row from its own seed."""
+    rows = [torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
+    return torch.stack(rows)
+
+
+def _check(
+    gpt: VideoGPT, prompt: Tensor, num_latent_frames: int, settings: SamplingSettings, seeds: Sequence[int]
+) -> None:
+    grid = gpt.config.grid
+    if prompt.ndim != 4 or prompt.shape[2:] != grid[1:]:
+        raise ValueError(f"prompt has shape {tuple(prompt.shape)}, expected (B, t, {grid[1]}, {grid[2]})")
+    if len(seeds) != prompt.shape[0]:
+        raise ValueError(f"got {len(seeds)} seeds for {prompt.shape[0]} prompts, expected one each")
+    if num_latent_frames < 1 or prompt.shape[1] + num_latent_frames > grid[0]:
+        raise ValueError(
+            f"{prompt.shape[1]} prompt and {num_latent_frames} new latent frames asked for, expected at least 1 new "
+            f"and at most {grid[0]} together, the window this GPT was trained on"
+        )
+    if settings.top_k > gpt.config.codebook_size:
+        raise ValueError(
+            f"top_k {settings.top_k} exceeds the codebook of {gpt.config.codebook_size} codes; use a smaller one or 0 for all"
+        )
