@@ -30,7 +30,7 @@ test-all: .venv/installed
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy tokenizer transformer datasets generation training evaluation tools benchmarks
+	$(BIN)/mypy -p tokenreel
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/sampling.py --out runs/benchmarks/sampling.json

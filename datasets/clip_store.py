@@ -26,7 +26,7 @@ from tokenreel.datasets.clip_record import (
     ClipRecord,
 )
 from tokenreel.datasets.ingest import IngestSettings, ingest
-from tokenreel.datasets.video_folder import VideoFolder
+from tokenreel.datasets.video_folder import VideoFolder, counted
 
 
 class ClipStore:
@@ -51,9 +51,7 @@ class ClipStore:
             ValueError: If it is of another version, or damaged.
         """
         if not is_clip_store(path):
-            raise FileNotFoundError(
-                f"no clip store in {path}: {STORE_FILE} is missing; ingest the videos again"
-            )
+            raise FileNotFoundError(f"no clip store in {path}: {STORE_FILE} is missing; ingest the videos again")
         again = "delete the folder and ingest the videos again"
         try:
             info = json.loads((path / STORE_FILE).read_text(encoding="utf-8"))
@@ -61,9 +59,7 @@ class ClipStore:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path / STORE_FILE} cannot be read ({error!r}); {again}") from error
         if version != FORMAT_VERSION:
-            raise ValueError(
-                f"clip store {path} has format version {version}, expected {FORMAT_VERSION}; {again}"
-            )
+            raise ValueError(f"clip store {path} has format version {version}, expected {FORMAT_VERSION}; {again}")
         records = []
         for number, line in enumerate((path / CLIPS_FILE).read_text(encoding="utf-8").splitlines(), start=1):
             try:
@@ -218,9 +214,7 @@ def _opened_as_is(path: Path, settings: IngestSettings) -> ClipStore:
     for name in ("height", "width", "fps"):
         got, wanted = store.info["settings"][name], getattr(settings, name)
         if got != wanted:
-            raise ValueError(
-                f"clip store {path} has {name} {got}, expected {wanted}; give the videos it was made from"
-            )
+            raise ValueError(f"clip store {path} has {name} {got}, expected {wanted}; give the videos it was made from")
     return store
 
 
@@ -234,11 +228,10 @@ def _store_name(videos: VideoFolder, settings: IngestSettings) -> str:
 
 def _summary(store: ClipStore) -> str:
     frames = sum(record.frames for record in store.records)
-    rejected = store.info["rejected"]
     line = f"kept {len({record.file for record in store.records})} videos ({frames} frames)"
-    if rejected:
-        return f"{line}, rejected {rejected} (see {store.path / REJECTED_FILE})"
-    return f"{line}, rejected none, in {store.path}"
+    line += f", rejected {store.info['rejected']} (see {store.path / REJECTED_FILE})"
+    ignored = counted(store.info["ignored"])
+    return f"{line}, ignored {ignored}" if ignored else line
 
 
 def _too_short(store: ClipStore, split: str, videos: list[ClipRecord], clip_frames: int) -> str:

@@ -16,7 +16,8 @@ class DataSettings:
     """Where videos come from and how they are brought to frames."""
 
     data: Path | None = None
-    """Folder of videos (train/, val/ or flat, classes as sub-folders), or a clip store; default: the embedded world of balls, made in data/balls."""
+    """Folder of videos (train/, val/ or flat; classes as sub-folders), or a clip store; default: the embedded world
+    of balls, made in data/balls."""
     size: int = 64
     """Height and width of the frames in pixels: shorter side scaled, centre cropped."""
     fps: float = 10.0

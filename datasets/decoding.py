@@ -177,7 +177,5 @@ def load_video(
         with closing(iter(stream)) as decoded:
             frames = [frame.image for frame in islice(decoded, max_frames)]
     except UnreadableVideo as error:
-        raise ValueError(
-            f"cannot read {path} as a video: {error}; give a file that a player shows"
-        ) from error
+        raise ValueError(f"cannot read {path} as a video: {error}; give a file that a player shows") from error
     return Video(np.stack(frames), fps if fps is not None else stream.facts.source_fps)

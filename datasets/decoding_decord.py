@@ -24,6 +24,8 @@ from tokenreel.datasets.frame_times import FrameClock, at_rate
 CONTAINERS = {"mp4", "mov", "matroska", "avi"}
 CODECS = {"h264", "hevc", "mpeg4", "vp8", "vp9"}
 FRAMES_AT_ONCE = 16
+# Rows of a picture start at multiples of so many bytes in FFmpeg, by processor.
+ALIGNMENTS = (32, 64)
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,7 @@ class _Header:
     stamps: list[int]
 
 
-def decord_frames(
-    path: Path, wanted: tuple[int, int], fps: float | None, facts: VideoFacts
-) -> Iterator[DecodedFrame]:
+def decord_frames(path: Path, wanted: tuple[int, int], fps: float | None, facts: VideoFacts) -> Iterator[DecodedFrame]:
     """Decodes with decord; see ``decoding.FrameStream``. ``facts`` are filled in on the way."""
     header = _inspect(path, wanted, facts)
     reader = _open(path, header)
@@ -94,11 +94,14 @@ def _open(path: Path, header: _Header) -> Any:
         raise UnreadableVideo(
             "decord is not installed (there are wheels for Linux x86_64 and Windows); use the decoder pyav"
         ) from error
+    width = header.fit.scaled_width
+    rows = {-(-3 * width // alignment) * alignment for alignment in ALIGNMENTS}
+    if any(row != 3 * width and row % width == 0 for row in rows):
+        # It takes the padding at the end of each row for a fourth channel.
+        raise UnreadableVideo(f"decord cannot scale to a width of {width} pixels; use the decoder pyav")
     try:
         # decord turns frames itself and scales them to the upright size.
-        reader = decord.VideoReader(
-            str(path), width=header.fit.scaled_width, height=header.fit.scaled_height, num_threads=1
-        )
+        reader = decord.VideoReader(str(path), width=width, height=header.fit.scaled_height, num_threads=1)
     except Exception as error:
         raise UnreadableVideo(f"decord cannot open it: {_brief(error)}") from error
     if len(reader) != len(header.stamps):
@@ -109,5 +112,5 @@ def _open(path: Path, header: _Header) -> Any:
 
 
 def _brief(error: Exception) -> str:
-    """decord's message without the time and the paths that it writes in brackets in front."""
+    """The message without the time and the paths that decord writes in front."""
     return re.sub(r"^\[[\d:]+\] \S+ (\[.*\] ?)?", "", reason(error))

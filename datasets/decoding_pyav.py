@@ -14,9 +14,7 @@ from tokenreel.datasets.frame_fit import FrameFit
 from tokenreel.datasets.frame_times import FrameClock, at_rate
 
 
-def pyav_frames(
-    path: Path, wanted: tuple[int, int], fps: float | None, facts: VideoFacts
-) -> Iterator[DecodedFrame]:
+def pyav_frames(path: Path, wanted: tuple[int, int], fps: float | None, facts: VideoFacts) -> Iterator[DecodedFrame]:
     """Decodes with PyAV; see ``FrameStream``. ``facts`` are filled in on the way."""
     # Left open or with decoder threads, a container can hang processes that are forked later.
     with open_video(path) as container:

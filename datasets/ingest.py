@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -81,15 +82,19 @@ def ingest(videos: VideoFolder, settings: IngestSettings, folder: Path, console:
     """
     found, rejected = videos.describe()
     records: list[ClipRecord] = []
-    with (folder / FRAMES_FILE).open("wb") as frames, _progress(console) as bar:
-        answers = _decoded(videos.root, found, settings, folder)
+    with (
+        (folder / FRAMES_FILE).open("wb") as frames,
+        _progress(console) as bar,
+        # Closed at once, so that after an error no child is left that still writes.
+        closing(_decoded(videos.root, found, settings, folder)) as answers,
+    ):
         for video, answer in bar.track(answers, total=len(found), description="reading videos"):
             if "rejected" in answer:
                 rejected.append(Rejected(video.name, answer["rejected"]))
             else:
                 part = Path(answer["part"])
                 records.append(_record(video, answer, settings, frames.tell()))
-                _append(part, frames)
+                _append(part, frames, folder)
         frames.flush()
         os.fsync(frames.fileno())
     if not records:
@@ -97,7 +102,7 @@ def ingest(videos: VideoFolder, settings: IngestSettings, folder: Path, console:
     records = with_splits(with_duplicates(records), {video.key: video.split for video in found})
     write_lines(folder / CLIPS_FILE, [record.to_json() for record in records])
     write_lines(folder / REJECTED_FILE, [json.dumps(vars(item)) for item in rejected])
-    summary = _summary(videos.root, settings, records, rejected)
+    summary = _summary(videos, settings, records, rejected)
     (folder / STORE_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="ascii")
 
 
@@ -114,7 +119,7 @@ def fingerprint(records: Sequence[ClipRecord], settings: dict[str, Any]) -> str:
 
 def _decoded(
     root: Path, found: list[FoundVideo], settings: IngestSettings, folder: Path
-) -> Iterator[tuple[FoundVideo, dict[str, Any]]]:
+) -> Generator[tuple[FoundVideo, dict[str, Any]]]:
     """Yields each video with the worker's answer and the ``part`` that holds its frames."""
     parts = folder / "parts"
     parts.mkdir()
@@ -128,13 +133,13 @@ def _decoded(
         for number, video in enumerate(found)
     )
     workers = max(1, min(settings.workers or _cpu_cores(), len(found)))
-    answers = decode_all(jobs, workers, settings.time_limit, parts)
-    for number, (video, answer) in enumerate(zip(found, answers, strict=True)):
-        if "failed" in answer:
-            raise OSError(f"cannot write in {folder}: {answer['failed']}; free space or use another folder")
-        part = parts / f"{number}.u8"
-        yield video, {**answer, "part": part}
-        part.unlink(missing_ok=True)
+    with closing(decode_all(jobs, workers, settings.time_limit, parts)) as answers:
+        for number, (video, answer) in enumerate(zip(found, answers, strict=True)):
+            if "failed" in answer:
+                raise _cannot_write(folder, answer["failed"])
+            part = parts / f"{number}.u8"
+            yield video, {**answer, "part": part}
+            part.unlink(missing_ok=True)
     shutil.rmtree(parts)
 
 
@@ -142,9 +147,16 @@ def _cpu_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _append(part: Path, frames: BinaryIO) -> None:
-    with part.open("rb") as source:
-        shutil.copyfileobj(source, frames, 1 << 20)
+def _append(part: Path, frames: BinaryIO, folder: Path) -> None:
+    try:
+        with part.open("rb") as source:
+            shutil.copyfileobj(source, frames, 1 << 20)
+    except OSError as error:
+        raise _cannot_write(folder, str(error)) from error
+
+
+def _cannot_write(folder: Path, reason: str) -> OSError:
+    return OSError(f"cannot write in {folder}: {reason}; free space or use another folder")
 
 
 def _record(video: FoundVideo, answer: dict[str, Any], settings: IngestSettings, offset: int) -> ClipRecord:
@@ -188,19 +200,20 @@ def _flags(answer: dict[str, Any], fps: float | None) -> dict[str, Any]:
 
 
 def _summary(
-    root: Path, settings: IngestSettings, records: list[ClipRecord], rejected: list[Rejected]
+    videos: VideoFolder, settings: IngestSettings, records: list[ClipRecord], rejected: list[Rejected]
 ) -> dict[str, Any]:
     splits = sorted({record.split for record in records})
     of = {split: [record for record in records if record.split == split] for split in splits}
     return {
         "format_version": FORMAT_VERSION,
         "settings": settings.that_matter,
-        "source": root.absolute().name,
+        "source": videos.root.absolute().name,
         "fingerprint": fingerprint(records, settings.that_matter),
         "bytes": sum(record.bytes for record in records),
         "videos": {split: len(members) for split, members in of.items()},
         "frames": {split: sum(record.frames for record in members) for split, members in of.items()},
         "rejected": len(rejected),
+        "ignored": dict(videos.others),
     }
 
 

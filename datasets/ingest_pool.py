@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -107,7 +107,7 @@ class DecodeWorker:
 
 def decode_all(
     jobs: Iterable[dict[str, Any]], workers: int, time_limit: float, log_folder: Path
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     """Runs jobs on child processes and yields their answers in the order of the jobs.
 
     Args:

@@ -29,9 +29,7 @@ class Order:
         ValueError: If an argument is out of its range.
     """
 
-    def __init__(
-        self, num_items: int, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1
-    ) -> None:
+    def __init__(self, num_items: int, batch_size: int, seed: int = 0, rank: int = 0, world_size: int = 1) -> None:
         if num_items < 1:
             raise ValueError(f"num_items is {num_items}, expected at least 1; the data set is empty")
         if batch_size < 1:

@@ -13,9 +13,7 @@ from tokenreel.datasets.shard_manifest import ShardManifest
 Record = dict[str, Any]
 
 
-def encode_block(
-    indices: np.ndarray, records: Sequence[Record], manifest: ShardManifest
-) -> tuple[bytes, bytes]:
+def encode_block(indices: np.ndarray, records: Sequence[Record], manifest: ShardManifest) -> tuple[bytes, bytes]:
     """The bytes of a block; the same clips give the same bytes.
 
     Args:
@@ -45,9 +43,7 @@ def encode_block(
     return file.getvalue(), text.encode()
 
 
-def decode_block(
-    npy: bytes, text: bytes, clips: int, manifest: ShardManifest
-) -> tuple[np.ndarray, list[Record]]:
+def decode_block(npy: bytes, text: bytes, clips: int, manifest: ShardManifest) -> tuple[np.ndarray, list[Record]]:
     """The clips of a block; nothing in the bytes is believed before it is checked, nothing is executed.
 
     Args:

@@ -24,9 +24,7 @@ Span = tuple[int, int]  # where a member's bytes lie in the tar: offset, length
 Location = tuple[Span, Span]  # of a block's .npy and of its .json
 
 
-def write_shard(
-    path: Path, indices: np.ndarray, records: Sequence[Record], manifest: ShardManifest
-) -> ShardEntry:
+def write_shard(path: Path, indices: np.ndarray, records: Sequence[Record], manifest: ShardManifest) -> ShardEntry:
     """Write one shard atomically; the same clips give the same bytes.
 
     Args:
@@ -151,9 +149,7 @@ def check_shard(path: Path, entry: ShardEntry, verify: bool = False) -> None:
         ValueError: If it is another file than the manifest's.
     """
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is missing, expected by the manifest; run tools/tokenize_dataset.py again"
-        )
+        raise FileNotFoundError(f"{path} is missing, expected by the manifest; run tools/tokenize_dataset.py again")
     size = path.stat().st_size
     if size != entry.bytes:
         raise ValueError(f"{path} has {size} bytes, the manifest says {entry.bytes}; {_REMEDY}")

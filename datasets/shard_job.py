@@ -167,9 +167,7 @@ def finish(folder: Path, plan: ShardPlan) -> ShardManifest:
         videos.update(record["video"] for record in records)
         entries.append(shard_entry(path, clips=stop - start))
     if bad:
-        raise ValueError(
-            f"{len(bad)} of {len(plan.ranges)} shards are missing or damaged, the first: {bad[0]}"
-        )
+        raise ValueError(f"{len(bad)} of {len(plan.ranges)} shards are missing or damaged, the first: {bad[0]}")
     for leftover in folder.glob("*.tmp-*"):
         leftover.unlink(missing_ok=True)
     manifest = replace(plan.manifest, videos=len(videos), shards=tuple(entries))

@@ -168,8 +168,7 @@ class ShardManifest:
         path = folder / MANIFEST_NAME
         if not path.is_file():
             raise FileNotFoundError(
-                f"{folder} has no {MANIFEST_NAME}: tokenizing was interrupted; "
-                "run tools/tokenize_dataset.py again"
+                f"{folder} has no {MANIFEST_NAME}: tokenizing was interrupted; run tools/tokenize_dataset.py again"
             )
         return read_json(path, cls.from_json)
 

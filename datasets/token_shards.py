@@ -73,9 +73,7 @@ class TokenShards:
         home = folder / split
         if not home.is_dir():
             there = ", ".join(splits(folder)) or "no splits"
-            raise FileNotFoundError(
-                f"no token shards in {home} ({folder} has {there}); run tools/tokenize_dataset.py"
-            )
+            raise FileNotFoundError(f"no token shards in {home} ({folder} has {there}); run tools/tokenize_dataset.py")
         manifest = ShardManifest.load(home)
         if tokenizer is not None and tokenizer != manifest.tokenizer:
             raise ValueError(
@@ -84,9 +82,7 @@ class TokenShards:
                 "tools/tokenize_dataset.py with this tokenizer, or use the one that made them"
             )
         if not manifest.shards:
-            raise ValueError(
-                f"the split {home} has no clips; tokenize videos into it or choose another split"
-            )
+            raise ValueError(f"the split {home} has no clips; tokenize videos into it or choose another split")
         for entry in manifest.shards:
             check_shard(home / entry.name, entry, verify)
         return cls(home, manifest, cache_bytes)
@@ -155,9 +151,7 @@ class TokenShards:
                 self._blocks[shard] = scan_shard(path, self.manifest, entry.clips)
             loaded = read_block(path, self._blocks[shard], block, self.manifest, entry.clips)
         except ValueError as error:
-            raise ValueError(
-                f"clips {self._starts[shard]}..{self._starts[shard + 1] - 1}: {error}"
-            ) from error
+            raise ValueError(f"clips {self._starts[shard]}..{self._starts[shard + 1] - 1}: {error}") from error
         self._cache[shard, block] = loaded
         self._cached += self._cost(shard, block)
         while self._cached > self._cache_bytes and len(self._cache) > 1:

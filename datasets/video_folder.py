@@ -74,9 +74,7 @@ class VideoFolder:
         """
         if not root.is_dir():
             got = "is a file" if root.exists() else "does not exist"
-            raise FileNotFoundError(
-                f"data folder {root} {got}; give a folder that holds videos ({_extensions()})"
-            )
+            raise FileNotFoundError(f"data folder {root} {got}; give a folder that holds videos ({_extensions()})")
         folder = cls(root)
         seen: set[tuple[int, int]] = set()
         for here, subfolders, names in os.walk(root, followlinks=True):
@@ -158,20 +156,20 @@ class VideoFolder:
                 if name in known:
                     told[name] = metadata.over(told.get(name, VideoMetadata()))
                 else:
-                    missing.append(
-                        Rejected(name, f"named in {file}, line {line}, but no such video was found")
-                    )
+                    missing.append(Rejected(name, f"named in {file}, line {line}, but no such video was found"))
         return told, missing
 
     def _nothing(self) -> str:
-        found = ", ".join(
-            f"{count} {suffix or 'nameless'} file{'s' if count > 1 else ''}"
-            for suffix, count in self.others.most_common(4)
-        )
         return (
-            f"no videos in {self.root}: found {found or 'nothing'}, expected files named {_extensions()}; "
-            "give a folder of videos, or make one with tools/make_world.py"
+            f"no videos in {self.root}: found {counted(self.others) or 'nothing'}, "
+            f"expected files named {_extensions()}; give a folder of videos, or make one with tools/make_world.py"
         )
+
+
+def counted(files: dict[str, int]) -> str:
+    """Words for numbers of files by extension, the four most common ones: ``3 .txt files, 1 .wav file``."""
+    most = sorted(files.items(), key=lambda item: -item[1])[:4]
+    return ", ".join(f"{count} {suffix or 'nameless'} file{'s' * (count > 1)}" for suffix, count in most)
 
 
 def unique_keys(names: list[str]) -> dict[str, str]:

@@ -97,9 +97,7 @@ def _parsed(text: bytes, where: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(f"{where}: not valid JSON ({error}); correct or remove it") from error
     if not isinstance(data, dict):
-        raise ValueError(
-            f'{where}: got {type(data).__name__}, expected a JSON object such as {{"label": "run"}}'
-        )
+        raise ValueError(f'{where}: got {type(data).__name__}, expected a JSON object such as {{"label": "run"}}')
     return data
 
 

@@ -37,9 +37,7 @@ def write_video(path: Path, frames: np.ndarray, fps: float, *, crf: int = 12, sc
     path = Path(path)
     write = _WRITERS.get(path.suffix.lower())
     if write is None:
-        raise ValueError(
-            f"cannot write {path.name!r}: suffix {path.suffix!r}; use one of {', '.join(_WRITERS)}"
-        )
+        raise ValueError(f"cannot write {path.name!r}: suffix {path.suffix!r}; use one of {', '.join(_WRITERS)}")
     _check(frames, fps, crf, scale)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")

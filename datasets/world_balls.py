@@ -55,11 +55,7 @@ def simulate_balls(seed: int, size: int, frames: int, *, occluder: bool = False)
     seen = np.ones((frames, n))
     if bar is not None:
         canvas.boxes(np.full(frames, bar[0]), np.full(frames, bar[1]), 0, size, OCCLUDER)
-        seen = (
-            1
-            - _share_left_of(bar[1], positions[..., 0], radius)
-            + _share_left_of(bar[0], positions[..., 0], radius)
-        )
+        seen = 1 - _share_left_of(bar[1], positions[..., 0], radius) + _share_left_of(bar[0], positions[..., 0], radius)
     fraction = seen.round(4)
     states = {
         "names": names,
@@ -84,11 +80,7 @@ def _placed(rng: np.random.Generator, radius: np.ndarray, size: int) -> np.ndarr
     """Random places (n, 2) inside the walls, no two balls touching."""
     while True:
         places = rng.uniform(radius[:, None], size - radius[:, None], (len(radius), 2))
-        gaps = [
-            math.dist(places[i], places[j]) - radius[i] - radius[j]
-            for i in range(len(radius))
-            for j in range(i)
-        ]
+        gaps = [math.dist(places[i], places[j]) - radius[i] - radius[j] for i in range(len(radius)) for j in range(i)]
         if not gaps or min(gaps) > 0.02 * size:
             return places
 

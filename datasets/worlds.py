@@ -100,9 +100,7 @@ def write_world(
     if begun.exists():
         _expect_same(begun, settings)
     elif out.is_dir() and any(out.iterdir()):
-        raise ValueError(
-            f"{out} is not empty and holds no world; expected a new folder: choose another --out"
-        )
+        raise ValueError(f"{out} is not empty and holds no world; expected a new folder: choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     _write_json(begun, settings, indent=2)
     clips = list(_clips(out, count, val_count, seed))

@@ -29,17 +29,13 @@ def film_strip(
     """
     strips = []
     for title, frames in rows:
-        shown = [
-            _framed(_enlarged(frames[t], scale), _color(t, prompt_frames)) for t in range(0, len(frames), every)
-        ]
+        shown = [_framed(_enlarged(frames[t], scale), _color(t, prompt_frames)) for t in range(0, len(frames), every)]
         strips.append(_titled(np.concatenate(shown, axis=1), title))
     width = max(strip.shape[1] for strip in strips)
     return np.concatenate([_widened(strip, width) for strip in strips], axis=0)
 
 
-def side_by_side(
-    columns: Sequence[tuple[str, np.ndarray]], prompt_frames: int = 0, scale: int = 1
-) -> np.ndarray:
+def side_by_side(columns: Sequence[tuple[str, np.ndarray]], prompt_frames: int = 0, scale: int = 1) -> np.ndarray:
     """Batches of clips as one video: a column each, clips below one another.
 
     Args:

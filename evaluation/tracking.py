@@ -17,9 +17,7 @@ _LEAST_SHARE = 0.25
 _CENTERING_STEPS = 6
 
 
-def track_discs(
-    frames: np.ndarray, colors: ArrayLike, background: ArrayLike, expected_radius: ArrayLike
-) -> np.ndarray:
+def track_discs(frames: np.ndarray, colors: ArrayLike, background: ArrayLike, expected_radius: ArrayLike) -> np.ndarray:
     """Find one disc per colour in every frame, each frame on its own.
 
     Each pixel is explained as a mixture of the background and one of the colours, and its share of the colour
@@ -49,9 +47,7 @@ def track_discs(
         raise ValueError(f"frames are {frames.dtype} {frames.shape}; expected uint8 (T, H, W, 3)")
     if palette.shape != (n, 3) or ground.shape != (3,) or radii.shape != (n,):
         got = f"{palette.shape}, {ground.shape}, {radii.shape}"
-        raise ValueError(
-            f"colors, background, expected_radius have shapes {got}; expected (n, 3), (3,), (n,)"
-        )
+        raise ValueError(f"colors, background, expected_radius have shapes {got}; expected (n, 3), (3,), (n,)")
     if not np.all(radii > 0):
         raise ValueError(f"expected_radius is {radii.tolist()}; expected pixels, more than 0")
     positions = np.full((len(frames), n, 2), np.nan)

@@ -1,7 +1,7 @@
 """One model from a GPT folder: it takes prompt frames and continues them.
 
-    model = VideoModel.from_pretrained("runs/gpt")
-    clip = model.continue_frames(frames[None, :4], num_frames=12, seeds=[0]).frames[0]
+model = VideoModel.from_pretrained("runs/gpt")
+clip = model.continue_frames(frames[None, :4], num_frames=12, seeds=[0]).frames[0]
 """
 
 from collections.abc import Sequence
@@ -120,7 +120,9 @@ class VideoModel:
         B, P = prompt.shape[:2]
         self.check_lengths(P, num_frames)
         if prompt.ndim != 5 or prompt.shape[2:4] != self.frame_size:
-            raise ValueError(f"prompt has shape {prompt.shape}, expected (B, P, {self.frame_size[0]}, {self.frame_size[1]}, 3)")
+            raise ValueError(
+                f"prompt has shape {prompt.shape}, expected (B, P, {self.frame_size[0]}, {self.frame_size[1]}, 3)"
+            )
         device, config = self.gpt.angles.device, self.gpt.config
         if P:
             indices = self.tokenizer.encode(to_video(prompt).to(device))

@@ -90,9 +90,7 @@ def no_execution_of_data(room: str, tree: ast.Module) -> Iterator[str]:
     names = {name for level, name in imported_names(tree) if level == 0}
     roots = {name.split(".")[0] for name in names}
     yield from (f"import {name}: it executes what it reads" for name in roots & UNPICKLERS)
-    yield from (
-        f"import {name}: call it by that full name" for name in names & {"torch.load", "webdataset.decode"}
-    )
+    yield from (f"import {name}: call it by that full name" for name in names & {"torch.load", "webdataset.decode"})
     for function, constants in calls(tree):
         if function == "torch.load" and constants.get("weights_only") is not True:
             yield "torch.load without weights_only=True executes what it reads"
@@ -163,11 +161,7 @@ def test_rule_lets_good_code_pass(rule: Rule, room: str, source: str) -> None:
 
 def test_folders_and_files_have_the_right_names() -> None:
     assert not (ROOT / "datasets" / "__init__.py").exists(), "it would hide other people's `datasets` package"
-    roots = [
-        folder
-        for folder in (ROOT, *(ROOT / room for room in MAY_IMPORT))
-        if (folder / "conftest.py").exists()
-    ]
+    roots = [folder for folder in (ROOT, *(ROOT / room for room in MAY_IMPORT)) if (folder / "conftest.py").exists()]
     assert roots == [ROOT / "tests"], "a conftest.py elsewhere is imported under the wrong name"
     vague = [str(path) for path in modules() if {*path.relative_to(ROOT).with_suffix("").parts} & VAGUE_NAMES]
     assert not vague, "name these by what they hold"
@@ -185,11 +179,7 @@ def test_no_file_of_the_repository_is_large() -> None:
     if listing.returncode or not listing.stdout:
         pytest.skip("not a git checkout, so the files of the repository are not known")
     paths = [ROOT / name for name in listing.stdout.decode().split("\0") if name]
-    large = {
-        str(path): path.stat().st_size
-        for path in paths
-        if path.is_file() and path.stat().st_size > MOST_BYTES
-    }
+    large = {str(path): path.stat().st_size for path in paths if path.is_file() and path.stat().st_size > MOST_BYTES}
     assert not large, f"the limit is {MOST_BYTES} bytes"
 
 

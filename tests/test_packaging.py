@@ -68,9 +68,7 @@ def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_holds_every_module_and_nothing_else(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {
-        f"tokenreel/{path.relative_to(ROOT).as_posix()}"
-        for room in ROOMS
-        for path in (ROOT / room).rglob("*.py")
+        f"tokenreel/{path.relative_to(ROOT).as_posix()}" for room in ROOMS for path in (ROOT / room).rglob("*.py")
     }
     assert len(expected) > 20
     packaged = {name for name in names if ".dist-info/" not in name}
@@ -93,9 +91,7 @@ def test_every_command_of_the_wheel_exists(wheel: Path) -> None:
 
 
 OURS = "from tokenreel.datasets.order import batch_order; assert len(batch_order(5, 4, 0, 0)) == 4"
-THEIRS = (
-    "import datasets, datasets.order as o; assert (datasets.NAME, o.NAME) == ('somebody else', 'their order')"
-)
+THEIRS = "import datasets, datasets.order as o; assert (datasets.NAME, o.NAME) == ('somebody else', 'their order')"
 
 
 def test_lives_beside_another_package_called_datasets(wheel: Path, stub: Path, tmp_path: Path) -> None:

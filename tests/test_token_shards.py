@@ -74,9 +74,7 @@ def shards(tmp_path: Path) -> Path:
 # --- what goes in comes out ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("codebook_size", "dtype"), [(256, "<u2"), (257, "<u2"), (65_536, "<u2"), (65_537, "<u4")]
-)
+@pytest.mark.parametrize(("codebook_size", "dtype"), [(256, "<u2"), (257, "<u2"), (65_536, "<u2"), (65_537, "<u4")])
 def test_round_trip(tmp_path: Path, codebook_size: int, dtype: str) -> None:
     indices, records = make_clips(codebook_size)
     manifest = run_job(tmp_path / "train", make_plan(codebook_size), codebook_size)
@@ -191,9 +189,7 @@ def test_killed_job_goes_on_to_the_same_bytes(shards: Path, tmp_path: Path) -> N
     assert left == ["000001.tar.tmp", "plan.json", shard_name(0)]
     with pytest.raises(FileNotFoundError, match=r"interrupted; run tools/tokenize_dataset\.py again"):
         TokenShards.open(folder.parent)
-    with pytest.raises(
-        ValueError, match=r"2 of 3 shards are missing or damaged.*shard-000001\.tar is missing"
-    ):
+    with pytest.raises(ValueError, match=r"2 of 3 shards are missing or damaged.*shard-000001\.tar is missing"):
         finish(folder, plan)
     before = os.stat(folder / shard_name(0)).st_mtime_ns
     run_job(folder, plan)
@@ -229,9 +225,7 @@ def test_full_disk_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pyte
 def test_another_job_is_refused(shards: Path) -> None:
     plan = make_plan()
     other = replace(plan, manifest=replace(plan.manifest, tokenizer="cd" * 32, hop=8))
-    with pytest.raises(
-        ValueError, match=r"tokenizer is 'abab.*expected 'cdcd.*\(and hop\); choose another --out"
-    ):
+    with pytest.raises(ValueError, match=r"tokenizer is 'abab.*expected 'cdcd.*\(and hop\); choose another --out"):
         store_plan(shards / "train", other)
     with pytest.raises(ValueError, match="clips_per_shard is 10, expected 11"):
         store_plan(shards / "train", replace(plan, clips_per_shard=11))
@@ -327,9 +321,7 @@ def hostile_members(case: str, canary: Path) -> list[tuple[tarfile.TarInfo, byte
     link = tarfile.TarInfo(f"{key}.npy")
     link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
     huge = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        huge, {"descr": "<u2", "fortran_order": False, "shape": (3, 2, 3, 2**60)}
-    )
+    np.lib.format.write_array_header_1_0(huge, {"descr": "<u2", "fortran_order": False, "shape": (3, 2, 3, 2**60)})
     extra = {
         "parent": {f"../{key}.npy": good},
         "absolute": {f"/{key}.npy": good},

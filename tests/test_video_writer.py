@@ -105,9 +105,7 @@ def test_crf_sets_quality(tmp_path: Path, suffix: str) -> None:
     assert sizes[0] > 1.3 * sizes[1] > 1.3**2 * sizes[2]
 
 
-def test_failure_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failure_leaves_the_old_file_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_video(tmp_path / "clip.mp4", moving(2, 32, 32), 10)
     before = (tmp_path / "clip.mp4").read_bytes()
 

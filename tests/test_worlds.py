@@ -69,9 +69,7 @@ def test_states_tell_what_the_pixels_show() -> None:
         states = episode.states
         grid = np.arange(64) + 0.5
         for t, frame in enumerate(episode.frames.astype(int)):
-            for color, (x, y), radius in zip(
-                states["colors"], states["positions"][t], states["radius"], strict=True
-            ):
+            for color, (x, y), radius in zip(states["colors"], states["positions"][t], states["radius"], strict=True):
                 exact = (frame == color).all(axis=-1)
                 assert exact.sum() == pytest.approx(math.pi * (radius - 0.5) ** 2, rel=0.12)
                 rows, columns = np.nonzero(exact)
@@ -160,10 +158,7 @@ def test_written_world_is_complete(tmp_path: Path) -> None:
     assert calls == [(i, 5) for i in range(1, 6)]
     made = sorted(str(file.relative_to(tmp_path / "w")) for file in (tmp_path / "w").rglob("*.*"))
     pairs = [
-        f"{split}/{i:05d}.{s}"
-        for split, n in (("train", 3), ("val", 2))
-        for i in range(n)
-        for s in ("json", "mp4")
+        f"{split}/{i:05d}.{s}" for split, n in (("train", 3), ("val", 2)) for i in range(n) for s in ("json", "mp4")
     ]
     assert made == [*pairs, "world.json"]
     settings = json.loads((tmp_path / "w/world.json").read_text())

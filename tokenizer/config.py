@@ -34,14 +34,18 @@ class TokenizerConfig:
         object.__setattr__(self, "stride", tuple(self.stride))
         object.__setattr__(self, "levels", tuple(self.levels))
         if len(self.stride) != 3 or any(s < 1 or s & (s - 1) for s in self.stride):
-            raise ValueError(f"stride {self.stride}: expected three powers of two (time, height, width), e.g. (4, 8, 8)")
+            raise ValueError(
+                f"stride {self.stride}: expected three powers of two (time, height, width), e.g. (4, 8, 8)"
+            )
         for name in ("width", "encoder_depth", "decoder_depth"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
         if self.quantizer not in ("fsq", "vq"):
             raise ValueError(f"quantizer {self.quantizer!r}: expected 'fsq' or 'vq'")
         if self.quantizer == "fsq" and (not self.levels or min(self.levels) < 3):
-            raise ValueError(f"levels {self.levels}: expected at least one level and each at least 3, e.g. (8, 5, 5, 5)")
+            raise ValueError(
+                f"levels {self.levels}: expected at least one level and each at least 3, e.g. (8, 5, 5, 5)"
+            )
         if self.quantizer == "vq" and min(self.vq_codebook_size, self.vq_codebook_dim) < 2:
             raise ValueError(
                 f"vq_codebook_size {self.vq_codebook_size}, vq_codebook_dim {self.vq_codebook_dim}: expected both at least 2"

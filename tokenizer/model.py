@@ -88,7 +88,7 @@ class VideoTokenizer(nn.Module):
         """
         if indices.ndim != 4:
             raise ValueError(f"indices have shape {tuple(indices.shape)}, expected (B, T', H', W')")
-        if indices.numel() and not (0 <= int(indices.min()) and int(indices.max()) < self.config.codebook_size):
+        if indices.numel() and not (int(indices.min()) >= 0 and int(indices.max()) < self.config.codebook_size):
             raise ValueError(
                 f"indices reach from {int(indices.min())} to {int(indices.max())}, expected [0, "
                 f"{self.config.codebook_size}); they come from another tokenizer"

@@ -43,9 +43,7 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def save_folder(
-    folder: Path, model: nn.Module, config: TokenizerConfig, provenance: Mapping[str, Any]
-) -> str:
+def save_folder(folder: Path, model: nn.Module, config: TokenizerConfig, provenance: Mapping[str, Any]) -> str:
     """Write a model folder under a temporary name, then rename it; return its fingerprint."""
     building = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
     shutil.rmtree(building, ignore_errors=True)
@@ -79,7 +77,9 @@ def load_folder(folder: Path) -> tuple[TokenizerConfig, dict[str, Tensor]]:
         raise ValueError(f"{folder} is not a {KIND}; its config.json says otherwise, pass the tokenizer's folder")
     known = {field.name for field in dataclasses.fields(TokenizerConfig)}
     if set(content) - known:
-        raise ValueError(f"{folder}/config.json names {sorted(set(content) - known)}, unknown to this version of tokenreel")
+        raise ValueError(
+            f"{folder}/config.json names {sorted(set(content) - known)}, unknown to this version of tokenreel"
+        )
     return TokenizerConfig(**content), load_file(folder / "model.safetensors")
 
 
@@ -91,5 +91,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     """
     path = find_folder(folder) / "provenance.json"
     if not path.is_file():
-        raise ValueError(f"{path} is missing, expected what the tokenizer was trained on; train it with tools/train_tokenizer.py")
+        raise ValueError(
+            f"{path} is missing, expected what the tokenizer was trained on; train it with tools/train_tokenizer.py"
+        )
     return json.loads(path.read_text())

@@ -72,7 +72,14 @@ class VQuantizer(nn.Module):
         )
 
     def forward(self, features: Tensor) -> Quantized:
-        """Features (B, t, h, w, D) -> :class:`Quantized`; in training mode the codebook moves."""
+        """Features (B, t, h, w, D) -> :class:`Quantized`; in training mode the codebook moves.
+
+        Raises:
+            ValueError: In eval mode, if the codebook was never trained.
+        """
+        if not self.training and not self.vq._codebook.initted:
+            # The library would make a codebook from these features: one that depends on the future.
+            raise ValueError("the VQ codebook is empty, expected one from at least one training step; train it first")
         shape = features.shape
         with torch.autocast(features.device.type, enabled=False):
             codes, indices, loss = self.vq(features.float().flatten(1, 3), freeze_codebook=not self.training)

@@ -83,7 +83,8 @@ def evaluate(config: Config) -> None:
         "tokenizer_psnr_db": float(psnr(reconstruction, truth).clip(max=100).mean()),
         "bits_per_token": bits,
         "bits_per_pixel": bits * indices[0].numel() / truth[0, ..., 0].size,
-        "sampling_tokens_per_s": indices[:, config.prompt_frames // model.tokenizer.config.stride[0] :].numel() / seconds,
+        "sampling_tokens_per_s": indices[:, config.prompt_frames // model.tokenizer.config.stride[0] :].numel()
+        / seconds,
         "peak_memory_mb": {
             "train_tokenizer": origin["peak_memory_mb"],
             "train_gpt": json.loads((find_folder(config.model) / "provenance.json").read_text())["peak_memory_mb"],

@@ -64,10 +64,7 @@ def make_world(config: Config) -> None:
             options=options,
         )
     clips = f"{config.count} training and {config.val_count} validation clips"
-    print(
-        f"{out}: {clips}, {config.size}x{config.size}, {config.frames} frames"
-        + ("" if made else " (already there)")
-    )
+    print(f"{out}: {clips}, {config.size}x{config.size}, {config.frames} frames" + ("" if made else " (already there)"))
 
 
 def main(argv: list[str] | None = None) -> None:

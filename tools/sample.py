@@ -107,9 +107,7 @@ def _from_validation(config: Config, model: VideoModel) -> tuple[np.ndarray, lis
 def _validation_windows(config: Config, model: VideoModel) -> ClipWindows:
     origin = read_provenance(find_folder(config.model) / "tokenizer")["data"]
     data = config.data or Path(origin["clip_store"])
-    store: ClipStore = open_data(
-        DataSettings(data, origin["size"], origin["fps"], origin["decoder"], config.cache)
-    )
+    store: ClipStore = open_data(DataSettings(data, origin["size"], origin["fps"], origin["decoder"], config.cache))
     split = "val" if store.split("val") else "train"
     return ClipWindows(store, split, model.window, hop=model.window)
 

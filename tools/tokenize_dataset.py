@@ -78,7 +78,9 @@ def tokenize_dataset(config: Config) -> None:
         tokens = manifest.num_clips * int(np.prod(manifest.grid))
         print(f"{split}: {manifest.num_clips} clips, {tokens} tokens in {len(manifest.shards)} shards")
     device = next(tokenizer.parameters()).device
-    print(f"shards in {config.out} (peak memory {peak_memory_mb(device):.0f} MB); next: python tools/train_gpt.py --shards {config.out}")
+    print(
+        f"shards in {config.out} (peak memory {peak_memory_mb(device):.0f} MB); next: python tools/train_gpt.py --shards {config.out}"
+    )
 
 
 def _open_store(config: Config, origin: dict[str, Any]) -> ClipStore:
@@ -128,9 +130,7 @@ def _plan(config: Config, tokenizer: VideoTokenizer, home: Path, windows: ClipWi
     return ShardPlan(manifest, len(windows), config.clips_per_shard)
 
 
-def _write_split(
-    tokenizer: VideoTokenizer, windows: ClipWindows, plan: ShardPlan, config: Config
-) -> ShardManifest:
+def _write_split(tokenizer: VideoTokenizer, windows: ClipWindows, plan: ShardPlan, config: Config) -> ShardManifest:
     folder = config.out / plan.manifest.split
     store_plan(folder, plan)
     missing = [n for n in range(len(plan.ranges)) if finished_shard(folder, plan, n) is None]

@@ -27,7 +27,15 @@ from tokenreel.training.command_line import run_tool
 from tokenreel.training.hardware import peak_memory_mb
 from tokenreel.training.loop import TrainingSettings, train
 from tokenreel.training.provenance import provenance
-from tokenreel.transformer import PRESETS, GPTConfig, GPTOutput, GPTSize, SamplingSettings, VideoGPT, sample_indices
+from tokenreel.transformer import (
+    PRESETS,
+    GPTConfig,
+    GPTOutput,
+    GPTSize,
+    SamplingSettings,
+    VideoGPT,
+    sample_indices,
+)
 
 VALIDATION_CLIPS = 256
 SHOWN_CLIPS = 4
@@ -130,7 +138,11 @@ class GPTStage:
                 exposures_per_clip=exposure(step, self.config.batch_size, len(self.shards)),
                 exposures_per_video=exposure(step, self.config.batch_size, self.shards.num_videos),
                 peak_memory_mb=peak_memory_mb(self.model.angles.device),
-                shards={"folder": str(self.config.shards), "clips": len(self.shards), **self.shards.manifest.source},
+                shards={
+                    "folder": str(self.config.shards),
+                    "clips": len(self.shards),
+                    **self.shards.manifest.source,
+                },
                 data=source["data"],
             ),
             tokenizer=self.tokenizer_folder,
@@ -150,7 +162,11 @@ class GPTStage:
             return []
         truth = self._inputs(self.held_out, clips)["indices"]
         made = sample_indices(
-            self.model, truth[:, :1].to(self.model.angles.device), T - 1, SamplingSettings(), range(len(clips))
+            self.model,
+            truth[:, :1].to(self.model.angles.device),
+            T - 1,
+            SamplingSettings(),
+            range(len(clips)),
         )
         columns = [
             ("continued", to_frames(self.tokenizer.decode(made.cpu()))),
@@ -193,7 +209,10 @@ def train_gpt(config: Config) -> None:
     tokenizer = _matching_tokenizer(config, shards)
     torch.manual_seed(config.seed)
     stage = GPTStage(config, shards, tokenizer)
-    resolved: dict[str, Any] = {**asdict(replace(config, resume=False)), "fingerprint": shards.manifest.tokenizer}
+    resolved: dict[str, Any] = {
+        **asdict(replace(config, resume=False)),
+        "fingerprint": shards.manifest.tokenizer,
+    }
     train(stage, config, resolved, fixed={"model", "fingerprint", "seed", "batch_size", "label_dropout"})
     print(f"GPT in {config.run / 'model'}; next: python tools/sample.py --prompt-frames 4 --model {config.run}")
 

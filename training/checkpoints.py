@@ -105,10 +105,10 @@ def _finished(run: Path) -> list[Path]:
 
 def _random_states() -> dict[str, Any]:
     version, words, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state()
+    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "python": (version, list(words), gauss),
-        "numpy": (str(kind), keys.tolist(), int(position), int(has_gauss), float(cached)),
+        "numpy": (str(kind), np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }

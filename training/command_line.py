@@ -4,8 +4,11 @@ Defaults < ``--preset`` < command line. Unknown names are errors. A user's mista
 exit status 2, never a traceback; a fault of tokenreel's own keeps its traceback.
 """
 
+import io
+import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
 from typing import Any, TypeVar
 
 import tyro
@@ -29,16 +32,16 @@ def parse(
         presets: Named starting points for ``--preset NAME``; the first one is the default.
 
     Raises:
-        ValueError: If the preset is unknown.
+        ValueError: If the preset or an option is unknown, or a value is not what it must be.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if presets is None:
-        return tyro.cli(config_type, args=arguments, description=description)
+        return _read(config_type, args=arguments, description=description)
     name, rest = _take_preset(arguments, next(iter(presets)))
     if name not in presets:
         raise ValueError(f"preset {name!r} is unknown; expected one of {', '.join(presets)}")
     text = f"{description or ''}\n\n--preset {{{','.join(presets)}}} sets the defaults below (now: {name})."
-    return tyro.cli(config_type, args=rest, default=presets[name], description=text.strip())
+    return _read(config_type, args=rest, default=presets[name], description=text.strip())
 
 
 def run_tool(
@@ -61,6 +64,30 @@ def run_tool(
     except KeyboardInterrupt:
         print("interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _read(config_type: type[Config], **options: Any) -> Config:
+    """What tyro makes of the command line; a mistake in it becomes a ValueError of one line."""
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.cli(config_type, **options)
+    except SystemExit as end:
+        if end.code != 2:  # --help
+            raise
+        raise ValueError(_one_line(box.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+    """The sentence in tyro's box of several lines, and the options that it proposes."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip("│| ") for line in plain.splitlines()[1:-1]]
+    sentence, *others = re.split(r"^[─-]+$", "\n".join(lines), flags=re.MULTILINE)
+    proposed = [
+        line.split()[0] for part in others for line in part.splitlines() if line.startswith("--") and "Perhaps" in part
+    ]
+    remedy = f"did you mean {' or '.join(proposed)}?" if proposed else "see --help"
+    return f"{' '.join(sentence.split()).rstrip('.')}; {remedy}"
 
 
 def _take_preset(arguments: list[str], default: str) -> tuple[str, list[str]]:

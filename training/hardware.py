@@ -21,7 +21,9 @@ def pick_device(name: DeviceName) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' asked for, but torch finds none; use --device cpu or install a CUDA build of torch")
+        raise ValueError(
+            "device 'cuda' asked for, but torch finds none; use --device cpu or install a CUDA build of torch"
+        )
     return torch.device(name)
 
 

@@ -78,7 +78,9 @@ class TrainingSettings:
 class Stage(Protocol):
     """What a training must say about itself."""
 
-    model: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """What trains; its ``forward`` takes a batch and returns an object with a ``loss``."""
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """Arguments of ``model.forward`` for a step; a function of (seed, step) alone."""

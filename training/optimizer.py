@@ -85,11 +85,12 @@ class MuonAdamW(torch.optim.Optimizer):
                 state = self.state[parameter]
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
-                state["momentum"].lerp_(parameter.grad, 1 - MOMENTUM)
-                updates.append(parameter.grad.lerp(state["momentum"], MOMENTUM))  # Nesterov
+                gradient = _gradient(parameter)
+                state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+                updates.append(gradient.lerp(state["momentum"], MOMENTUM))  # Nesterov
             orthogonal = orthogonalize(torch.stack(updates).to(self.compute_dtype))
             scale = 0.2 * max(shape) ** 0.5
-            for parameter, update in zip(alike, orthogonal.to(parameter.dtype), strict=True):
+            for parameter, update in zip(alike, orthogonal, strict=True):
                 parameter.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
 
     def _adamw(self, parameters: list[Tensor], lr: float) -> None:
@@ -101,10 +102,16 @@ class MuonAdamW(torch.optim.Optimizer):
                 state["square"] = torch.zeros_like(parameter)
             state["step"] += 1
             count = state["step"].item()
-            state["mean"].lerp_(parameter.grad, 1 - BETAS[0])
-            state["square"].lerp_(parameter.grad.square(), 1 - BETAS[1])
+            gradient = _gradient(parameter)
+            state["mean"].lerp_(gradient, 1 - BETAS[0])
+            state["square"].lerp_(gradient.square(), 1 - BETAS[1])
             root = (state["square"] / (1 - BETAS[1] ** count)).sqrt_().add_(EPS)
             parameter.addcdiv_(state["mean"], root, value=-lr / (1 - BETAS[0] ** count))
+
+
+def _gradient(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None, "only parameters with a gradient are stepped"
+    return parameter.grad
 
 
 def build_optimizer(

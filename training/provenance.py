@@ -12,7 +12,12 @@ PACKAGES = ("tokenreel", "torch", "x-transformers", "vector-quantize-pytorch", "
 
 def provenance(**facts: Any) -> dict[str, Any]:
     """Facts about a training, with the time, the versions and the git commit of the code that ran."""
-    return {**facts, "made": datetime.now(UTC).isoformat(timespec="seconds"), "versions": _versions(), "commit": _commit()}
+    return {
+        **facts,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": _versions(),
+        "commit": _commit(),
+    }
 
 
 def _versions() -> dict[str, str]:

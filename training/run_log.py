@@ -6,6 +6,7 @@
 import json
 import os
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -29,9 +30,7 @@ class RunLog:
         wandb: "auto" is online when the user is logged in, else offline; "disabled" leaves no trace.
     """
 
-    def __init__(
-        self, run: Path, config: Mapping[str, Any], first_step: int, steps: int, wandb: WandbMode
-    ) -> None:
+    def __init__(self, run: Path, config: Mapping[str, Any], first_step: int, steps: int, wandb: WandbMode) -> None:
         self.run = run
         (run / "samples").mkdir(exist_ok=True)
         self._metrics = run / "metrics.jsonl"
@@ -107,7 +106,7 @@ def _start_wandb(run: Path, config: Mapping[str, Any], mode: WandbMode) -> Any:
         mode = "online" if wandb.Settings().api_key or wandb.api.api_key else "offline"
     identity = run / "wandb_id"
     if not identity.exists():
-        identity.write_text(wandb.util.generate_id())
+        identity.write_text(uuid.uuid4().hex[:8])
     return wandb.init(
         project="tokenreel",
         name=run.name,

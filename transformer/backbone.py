@@ -28,6 +28,7 @@ class Backbone(nn.Module):
             attn_dim_head=HEAD_DIM,
             attn_flash=True,
             attn_qk_rmsnorm=True,
+            attn_project_out=True,  # the library leaves it out where there is one head
             attn_dropout=size.dropout,
             use_rmsnorm=True,
             ff_mult=MLP_RATIO,

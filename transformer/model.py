@@ -121,13 +121,16 @@ class VideoGPT(nn.Module):
         return indices.flatten(1)
 
     def save_pretrained(
-        self, folder: Path | str, provenance: Mapping[str, Any] | None = None, tokenizer: Path | str | None = None
+        self,
+        folder: Path | str,
+        provenance: Mapping[str, Any] | None = None,
+        tokenizer: Path | str | None = None,
     ) -> None:
         """Write config.json, model.safetensors, provenance.json and a copy of the tokenizer's folder.
 
         With the copy, one folder can sample.
         """
-        save_folder(Path(folder), self, self.config, provenance or {}, tokenizer and Path(tokenizer))
+        save_folder(Path(folder), self, self.config, provenance or {}, Path(tokenizer) if tokenizer else None)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str) -> Self:

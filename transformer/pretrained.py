@@ -69,5 +69,7 @@ def load_folder(folder: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
         raise ValueError(f"{folder} is not a {KIND}; its config.json says otherwise, pass the GPT's folder")
     known = {field.name for field in dataclasses.fields(GPTConfig)}
     if set(content) - known:
-        raise ValueError(f"{folder}/config.json names {sorted(set(content) - known)}, unknown to this version of tokenreel")
+        raise ValueError(
+            f"{folder}/config.json names {sorted(set(content) - known)}, unknown to this version of tokenreel"
+        )
     return GPTConfig(**content), load_file(folder / "model.safetensors")

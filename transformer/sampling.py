@@ -56,7 +56,9 @@ def sample_latent_frames(
         if (place + 1) % config.indices_per_frame == 0:
             # One look per latent frame: a look per step would make the GPU wait for the host.
             if not bool(torch.isfinite(logits).all()):
-                raise ValueError(f"logits are not finite at index {place}; the model's weights are damaged, train it again")
+                raise ValueError(
+                    f"logits are not finite at index {place}; the model's weights are damaged, train it again"
+                )
             yield sequence[:, place + 1 - config.indices_per_frame : place + 1].view(B, *config.grid[1:])
         if place + 1 < total:
             tokens = gpt.embed(index[:, None], place, before=sequence[:, :place])

@@ -1,0 +1,215 @@
+"""Drawing indices: filters, the distribution drawn from, seeds, batches."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from tokenreel.transformer import GPTConfig, GPTSize, SamplingSettings, VideoGPT, sample_indices
+from tokenreel.transformer.filters import keep_top_k, keep_top_p, pick
+from tokenreel.transformer.sampling import sample_latent_frames
+
+GRID = (3, 2, 2)
+K = 31
+
+
+def random_gpt(grid: tuple[int, int, int] = GRID, codebook_size: int = K) -> VideoGPT:
+    """A GPT whose weights are random everywhere: as made, head and branches are zero."""
+    config = GPTConfig(codebook_size, grid, GPTSize(dim=64, depth=2), labels=("a", "b"))
+    gpt = VideoGPT(config)
+    for parameter in gpt.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return gpt.eval()
+
+
+def kept(logits: torch.Tensor) -> torch.Tensor:
+    return torch.isfinite(logits)
+
+
+def chi_square(drawn: torch.Tensor, probability: torch.Tensor) -> float:
+    """Pearson's statistic of draws against a distribution; nothing of probability 0 may be drawn."""
+    counts = torch.bincount(drawn, minlength=len(probability)).double()
+    possible = probability > 0
+    assert (counts[~possible] == 0).all()
+    expected = probability[possible].double() * len(drawn)
+    assert expected.min() > 5, "too few draws for the statistic"
+    return float(((counts[possible] - expected).square() / expected).sum())
+
+
+# filters
+
+
+def test_top_k_keeps_the_k_largest_and_ties_at_the_edge() -> None:
+    logits = torch.tensor([[0.1, 3.0, -1.0, 2.0, 2.0], [5.0, 4.0, 3.0, 2.0, 1.0]])
+    assert keep_top_k(logits, 2).tolist() == [
+        [-math.inf, 3.0, -math.inf, 2.0, 2.0],
+        [5.0, 4.0, -math.inf, -math.inf, -math.inf],
+    ]
+    for k in (0, 5, 99):
+        assert torch.equal(keep_top_k(logits, k), logits)
+
+
+@pytest.mark.parametrize("p", [1e-6, 0.1, 0.5, 0.9, 0.999])
+def test_top_p_keeps_the_smallest_set_that_reaches_p(p: float) -> None:
+    logits = torch.randn(50, 20) * 3
+    filtered = keep_top_p(logits, p)
+    assert torch.equal(filtered[kept(filtered)], logits[kept(filtered)])
+    for row, mask in zip(logits.softmax(-1).double(), kept(filtered), strict=True):
+        inside, outside = row[mask], row[~mask]
+        assert inside.sum() > p - 1e-6
+        assert inside.sum() - inside.min() < p + 1e-6, "a smaller set would do"
+        assert len(outside) == 0 or outside.max() <= inside.min()
+
+
+def test_top_p_cuts_ties_and_p_1_keeps_all() -> None:
+    even = torch.zeros(1, 8)
+    assert kept(keep_top_p(even, 0.3)).sum() == 3
+    assert kept(keep_top_p(even, 1e-9)).sum() == 1
+    extreme = torch.tensor([[0.0, -1e4, -200.0]])
+    assert torch.equal(keep_top_p(extreme, 1.0), extreme)
+
+
+def test_temperature_comes_before_top_p_and_top_k_before_both() -> None:
+    logits, uniform = torch.tensor([[2.0, 1.0, 0.0, -1.0]]), torch.tensor([0.999999], dtype=torch.float64)
+    # At temperature 1 the first two hold 0.88; at 0.5 they hold 0.98, and the third is cut.
+    assert pick(logits, SamplingSettings(top_p=0.95), uniform).item() == 2
+    assert pick(logits, SamplingSettings(top_p=0.95, temperature=0.5), uniform).item() == 1
+    # Among the first two alone the first holds 0.73 >= 0.7.
+    assert pick(logits, SamplingSettings(top_p=0.7), uniform).item() == 1
+    assert pick(logits, SamplingSettings(top_p=0.7, top_k=2), uniform).item() == 0
+
+
+# the draw
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        SamplingSettings(),
+        SamplingSettings(temperature=0.6),
+        SamplingSettings(temperature=1.7, top_k=5),
+        SamplingSettings(top_p=0.8),
+        SamplingSettings(temperature=1.3, top_k=6, top_p=0.9),
+    ],
+    ids=str,
+)
+def test_draws_follow_the_filtered_softmax(settings: SamplingSettings) -> None:
+    logits = torch.tensor([0.3, -1.0, 1.2, 0.9, -0.5, 0.0, 1.1, -1.4])
+    scaled = keep_top_p(keep_top_k(logits[None] / settings.temperature, settings.top_k), settings.top_p)[0]
+    drawn = pick(logits.expand(20_000, -1), settings, torch.rand(20_000, dtype=torch.float64))
+    # 7 degrees of freedom at most: 29.9 is exceeded once in 10,000 times.
+    assert chi_square(drawn, scaled.softmax(-1)) < 29.9
+
+
+@pytest.mark.parametrize("settings", [SamplingSettings(top_k=3), SamplingSettings(top_p=0.4)], ids=str)
+def test_extreme_numbers_never_leave_the_set(settings: SamplingSettings) -> None:
+    logits = torch.randn(2000, 40) * 4
+    allowed = kept(keep_top_p(keep_top_k(logits, settings.top_k), settings.top_p))
+    for number in (0.0, 1.0 - 2.0**-53):
+        drawn = pick(logits, settings, torch.full((2000,), number, dtype=torch.float64))
+        assert allowed.gather(1, drawn[:, None]).all()
+
+
+def test_the_first_index_follows_the_models_own_distribution() -> None:
+    gpt = random_gpt(grid=(1, 1, 2), codebook_size=6)
+    prompt = torch.zeros(3000, 0, 1, 2, dtype=torch.int64)
+    labels = torch.ones(3000, dtype=torch.int64)
+    drawn = sample_indices(gpt, prompt, 1, SamplingSettings(), range(3000), labels)[:, 0, 0]
+    with torch.no_grad():
+        probability = gpt(torch.zeros(1, 1, 1, 2, dtype=torch.int64), labels[:1]).logits[0, 0].softmax(-1)
+        following = gpt(torch.tensor([[[[3, 0]]]]), labels[:1]).logits[0, 1].softmax(-1)
+    assert chi_square(drawn[:, 0], probability) < 25.7  # 5 degrees of freedom, once in 10,000
+    assert chi_square(drawn[drawn[:, 0] == 3, 1], following) < 25.7
+
+
+# sampling a grid
+
+
+@torch.no_grad()
+def greedy_by_full_forward(gpt: VideoGPT, prompt: torch.Tensor) -> torch.Tensor:
+    """The slow way: the whole forward pass for every index."""
+    flat = torch.zeros(len(prompt), math.prod(GRID), dtype=torch.int64)
+    start = prompt[0].numel()
+    flat[:, :start] = prompt.flatten(1)
+    for place in range(start, flat.shape[1]):
+        flat[:, place] = gpt(flat.view(-1, *GRID)).logits[:, place].argmax(-1)
+    return flat.view(-1, *GRID)
+
+
+@pytest.mark.parametrize("prompt_length", [0, 1, 2])
+def test_top_k_1_is_greedy_is_temperature_0_is_the_full_forward(prompt_length: int) -> None:
+    gpt, prompt = random_gpt(), torch.randint(K, (3, prompt_length, *GRID[1:]))
+    expected = greedy_by_full_forward(gpt, prompt)
+    assert len(expected.unique()) > 3
+    for settings in (SamplingSettings(temperature=0), SamplingSettings(top_k=1), SamplingSettings(top_p=1e-9)):
+        assert torch.equal(sample_indices(gpt, prompt, 3 - prompt_length, settings, [5, 6, 7]), expected)
+
+
+@pytest.mark.parametrize("prompt_length", [0, 1])
+def test_a_row_depends_on_its_own_seed_and_prompt_alone(prompt_length: int) -> None:
+    gpt, prompt = random_gpt(), torch.randint(K, (3, prompt_length, *GRID[1:]))
+    labels, new = torch.tensor([0, 1, 2]), GRID[0] - prompt_length
+    settings = SamplingSettings(temperature=0.9, top_k=20, top_p=0.95)
+    together = sample_indices(gpt, prompt, new, settings, [7, 8, 9], labels)
+    assert torch.equal(together[:, :prompt_length], prompt)
+    for i in range(3):
+        alone = sample_indices(gpt, prompt[[i]], new, settings, [7 + i], labels[[i]])
+        assert torch.equal(alone[0], together[i])
+    reversed_rows = sample_indices(gpt, prompt.flip(0), new, settings, [9, 8, 7], labels.flip(0))
+    assert torch.equal(reversed_rows.flip(0), together)
+    other_seeds = sample_indices(gpt, prompt, new, settings, [17, 18, 19], labels)
+    assert (other_seeds[:, prompt_length:] != together[:, prompt_length:]).flatten(1).any(dim=1).all()
+
+
+def test_a_longer_sample_starts_like_a_shorter_one_and_frames_come_as_they_are_made() -> None:
+    gpt, prompt = random_gpt(), torch.randint(K, (2, 1, *GRID[1:]))
+    short = sample_indices(gpt, prompt, 1, SamplingSettings(), [0, 1])
+    long = sample_indices(gpt, prompt, 2, SamplingSettings(), [0, 1])
+    frames = sample_latent_frames(gpt, prompt, 2, SamplingSettings(), [0, 1])
+    assert torch.equal(long[:, :2], short)
+    assert torch.equal(next(frames), long[:, 1])
+    assert torch.equal(next(frames), long[:, 2])
+
+
+# errors
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"temperature": -0.1}, "temperature -0.1: expected 0"),
+        ({"temperature": math.nan}, "temperature nan"),
+        ({"top_k": -1}, "top_k -1: expected 0"),
+        ({"top_p": 0.0}, "top_p 0.0: expected a probability"),
+        ({"top_p": 1.5}, "top_p 1.5"),
+        ({"top_p": math.nan}, "top_p nan"),
+    ],
+)
+def test_settings_out_of_range(values: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SamplingSettings(**values)  # type: ignore[arg-type]
+
+
+def test_requests_that_do_not_fit_the_model() -> None:
+    gpt, prompt = random_gpt(), torch.zeros(2, 1, *GRID[1:], dtype=torch.int64)
+    settings = SamplingSettings()
+    with pytest.raises(ValueError, match="got 1 seeds for 2 prompts"):
+        sample_indices(gpt, prompt, 1, settings, [0])
+    with pytest.raises(ValueError, match=r"1 prompt and 3 new latent frames asked for.* at most 3 together"):
+        sample_indices(gpt, prompt, 3, settings, [0, 1])
+    with pytest.raises(ValueError, match="at least 1 new"):
+        sample_indices(gpt, prompt, 0, settings, [0, 1])
+    with pytest.raises(ValueError, match=r"prompt has shape \(2, 1, 4\), expected \(B, t, 2, 2\)"):
+        sample_indices(gpt, prompt.flatten(2), 1, settings, [0, 1])
+    with pytest.raises(ValueError, match="top_k 32 exceeds the codebook of 31"):
+        sample_indices(gpt, prompt, 1, SamplingSettings(top_k=32), [0, 1])
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_damaged_weights_are_told(temperature: float) -> None:
+    gpt = random_gpt()
+    nn.init.constant_(gpt.head.weight, math.nan)
+    prompt = torch.zeros(1, 1, *GRID[1:], dtype=torch.int64)
+    with pytest.raises(ValueError, match="logits are not finite"):
+        sample_indices(gpt, prompt, 1, SamplingSettings(temperature=temperature), [0])

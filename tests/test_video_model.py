@@ -1,0 +1,124 @@
+"""A tokenizer and its GPT as one model: frames in, frames out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tokenreel.generation import VideoModel
+from tokenreel.tokenizer import TokenizerConfig, VideoTokenizer
+from tokenreel.tokenizer.frames import to_frames, to_video
+from tokenreel.transformer import GPTConfig, GPTSize, SamplingSettings, VideoGPT
+
+TOKENIZER = TokenizerConfig(width=16, encoder_depth=1, decoder_depth=1, levels=(5, 5))
+
+
+def randomised(model: Any) -> Any:
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A GPT's folder with its tokenizer, both tiny and random: window of 16 frames, 16 x 24."""
+    fingerprint = randomised(VideoTokenizer(TOKENIZER)).save_pretrained(tmp_path / "tokenizer")
+    config = GPTConfig(25, (4, 2, 3), GPTSize(dim=64, depth=1), ("cat", "dog"), fps=12.0, tokenizer=fingerprint)
+    randomised(VideoGPT(config)).save_pretrained(tmp_path / "gpt" / "model", tokenizer=tmp_path / "tokenizer")
+    return tmp_path / "gpt"
+
+
+@pytest.fixture
+def model(folder: Path) -> VideoModel:
+    return VideoModel.from_pretrained(folder)
+
+
+def prompts(count: int, frames: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, frames, 16, 24, 3), dtype=np.uint8)
+
+
+def test_prompts_are_continued(model: VideoModel) -> None:
+    assert (model.window, model.frame_size, model.fps) == (16, (16, 24), 12.0)
+    prompt = prompts(2, 4)
+    made = model.continue_frames(prompt, num_frames=12)
+    assert made.frames.shape == (2, 16, 16, 24, 3) and made.frames.dtype == np.uint8
+    assert made.indices.shape == (2, 4, 2, 3)
+    assert torch.equal(made.indices[:, :1], model.tokenizer.encode(to_video(prompt)))
+    reconstruction = to_frames(model.tokenizer.reconstruct(to_video(prompt)))
+    assert np.abs(made.frames[:, :4].astype(int) - reconstruction).max() <= 1  # a level may round otherwise
+    assert not np.array_equal(made.frames[0, 4:], made.frames[1, 4:])
+
+
+def test_a_clip_depends_on_its_own_seed_and_prompt_alone(model: VideoModel) -> None:
+    prompt, settings = prompts(3, 4), SamplingSettings(temperature=1.2, top_k=20)
+    together = model.continue_frames(prompt, 8, settings)
+    assert torch.equal(model.continue_frames(prompt, 8, settings, seeds=[0, 1, 2]).indices, together.indices)
+    for i in range(3):
+        alone = model.continue_frames(prompt[[i]], 8, settings, seeds=[i])
+        assert torch.equal(alone.indices[0], together.indices[i])
+        assert np.abs(alone.frames[0].astype(int) - together.frames[i]).max() <= 1
+    other = model.continue_frames(prompt, 8, settings, seeds=[10, 11, 12])
+    assert not torch.equal(other.indices, together.indices)
+
+
+def test_clips_from_nothing(model: VideoModel) -> None:
+    made = model.continue_frames(prompts(3, 0), 16)
+    assert made.frames.shape == (3, 16, 16, 24, 3) and made.indices.shape == (3, 4, 2, 3)
+    assert len({tuple(row.flatten().tolist()) for row in made.indices}) == 3
+
+
+def test_labels_are_passed_on(model: VideoModel) -> None:
+    greedy, prompt = SamplingSettings(temperature=0), prompts(1, 0)
+    by_label = [model.continue_frames(prompt, 16, greedy, labels=[name]).indices for name in (None, "cat", "dog")]
+    assert not torch.equal(by_label[0], by_label[1]) and not torch.equal(by_label[1], by_label[2])
+    assert torch.equal(model.continue_frames(prompt, 16, greedy).indices, by_label[0])
+    with pytest.raises(ValueError, match="label 'bird' is unknown to this model; it knows: cat, dog"):
+        model.continue_frames(prompt, 16, labels=["bird"])
+
+
+@pytest.mark.parametrize(
+    ("prompt_frames", "num_frames", "message"),
+    [
+        (5, 8, "^prompt_frames 5 is not a multiple of the temporal stride 4; use 4 or 8$"),
+        (3, 8, "^prompt_frames 3 is not a multiple of the temporal stride 4; use 0 or 4$"),
+        (-4, 8, "^prompt_frames -4: expected 0 or more$"),
+        (4, 6, "^num_frames 6 is not a multiple of the temporal stride 4; use 4 or 8$"),
+        (4, 0, "^num_frames 0 is not a multiple of the temporal stride 4; use 4 or 8$"),
+        (4, -4, "^num_frames -4: expected 4 or more$"),
+        (8, 12, "^8 prompt and 12 new frames are 20, expected at most 16, the window"),
+    ],
+)
+def test_lengths_that_do_not_fit(model: VideoModel, prompt_frames: int, num_frames: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model.check_lengths(prompt_frames, num_frames)
+    if prompt_frames >= 0:
+        with pytest.raises(ValueError, match=message):
+            model.continue_frames(prompts(1, prompt_frames), num_frames)
+
+
+def test_prompts_that_do_not_fit(model: VideoModel) -> None:
+    with pytest.raises(ValueError, match=r"prompt has shape \(1, 4, 24, 16, 3\), expected \(B, P, 16, 24, 3\)"):
+        model.continue_frames(prompts(1, 4).swapaxes(2, 3), 8)
+    with pytest.raises(ValueError, match="expected uint8"):
+        model.continue_frames(prompts(1, 4).astype(np.float32), 8)
+    with pytest.raises(ValueError, match="got 2 seeds for 1 prompts"):
+        model.continue_frames(prompts(1, 4), 8, seeds=[1, 2])
+
+
+def test_another_tokenizer_is_refused(folder: Path) -> None:
+    randomised(VideoTokenizer(TOKENIZER)).save_pretrained(folder / "model" / "tokenizer")
+    with pytest.raises(ValueError, match=r"tokenizer has fingerprint \w{12}, expected \w{12}, the tokenizer this GPT"):
+        VideoModel.from_pretrained(folder)
+    with pytest.raises(ValueError, match="the tokenizer has 36 codes, the GPT was trained on 25; use the tokenizer"):
+        VideoModel(VideoTokenizer(TokenizerConfig(width=16, levels=(6, 6))), VideoGPT.from_pretrained(folder))
+
+
+def test_a_folder_without_gpt_or_tokenizer_is_told(folder: Path, tmp_path: Path) -> None:
+    (folder / "model" / "tokenizer" / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="tokenizer holds no tokenizer weights"):
+        VideoModel.from_pretrained(folder)
+    with pytest.raises(FileNotFoundError, match="no GPT folder"):
+        VideoModel.from_pretrained(tmp_path / "missing")
