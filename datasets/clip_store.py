@@ -229,7 +229,8 @@ def _store_name(videos: VideoFolder, settings: IngestSettings) -> str:
 def _summary(store: ClipStore) -> str:
     frames = sum(record.frames for record in store.records)
     line = f"kept {len({record.file for record in store.records})} videos ({frames} frames)"
-    line += f", rejected {store.info['rejected']} (see {store.path / REJECTED_FILE})"
+    rejected = store.info["rejected"]
+    line += f", rejected {rejected} (see {store.path / REJECTED_FILE})" if rejected else ", rejected none"
     ignored = counted(store.info["ignored"])
     return f"{line}, ignored {ignored}" if ignored else line
 

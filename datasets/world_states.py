@@ -33,14 +33,15 @@ def disc_states(root: Path, record: ClipRecord) -> DiscStates | None:
         record: The video in the clip store.
 
     Returns:
-        None if the folder is no such world, or its frames were not kept one to one.
+        None if the folder is no such world, or its frames were not kept one to one, or cropped.
     """
     world_file, sidecar = root / WORLD_FILE, (root / record.file).with_suffix(".json")
     if not world_file.is_file() or not sidecar.is_file():
         return None
     world = json.loads(world_file.read_text())
     states = json.loads(sidecar.read_text()).get("states") or {}
-    if world.get("world") != "balls" or len(states.get("positions", ())) != record.frames:
+    whole = record.height == record.width and len(states.get("positions", ())) == record.frames
+    if world.get("world") != "balls" or not whole:
         return None
     scale = record.height / world["size"]
     return DiscStates(

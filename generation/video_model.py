@@ -81,6 +81,11 @@ class VideoModel:
             ValueError: If not; it names lengths that would do.
         """
         step = self.tokenizer.config.stride[0]
+        if prompt_frames > self.window - step:
+            raise ValueError(
+                f"prompt_frames {prompt_frames} leave no room for new ones in the window of {self.window} frames "
+                f"this model was trained on; use at most {self.window - step}"
+            )
         for name, value, least in (("prompt_frames", prompt_frames, 0), ("num_frames", num_frames, step)):
             if value % step or value < least:
                 below = max(value // step * step, least)

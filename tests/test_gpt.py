@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from tokenreel.tokenizer import TokenizerConfig
+from tokenreel.tokenizer.quantizer import build_quantizer
 from tokenreel.transformer import (
     PRESETS,
     GPTConfig,
@@ -18,10 +20,11 @@ from tokenreel.transformer import (
     sample_indices,
 )
 from tokenreel.transformer.backbone import Backbone
+from tokenreel.transformer.index_table import IndexTable
 from tokenreel.transformer.positions import PREFIX, rotary_angles, token_positions
 
 GRID = (3, 2, 3)
-K = 29
+K, LEVELS = 60, (5, 3, 4)
 
 
 def tiny(**values: Any) -> GPTConfig:
@@ -46,8 +49,9 @@ def logits_of(gpt: VideoGPT, indices: torch.Tensor, labels: torch.Tensor | None 
 # what an output depends on
 
 
-def test_no_logit_sees_its_own_or_a_later_index() -> None:
-    gpt = random_gpt(size=GPTSize(dim=128, depth=2))
+@pytest.mark.parametrize("levels", [(), LEVELS], ids=["plain", "digits"])
+def test_no_logit_sees_its_own_or_a_later_index(levels: tuple[int, ...]) -> None:
+    gpt = random_gpt(size=GPTSize(dim=128, depth=2), levels=levels)
     indices = torch.randint(K, (1, *GRID))
     before = logits_of(gpt, indices)
     for place in range(math.prod(GRID)):
@@ -57,6 +61,29 @@ def test_no_logit_sees_its_own_or_a_later_index() -> None:
         assert torch.equal(after[:, : place + 1], before[:, : place + 1])
         rows = (after != before).any(dim=-1)[0, place + 1 :]
         assert rows.all(), f"index {place} is not seen by all later ones"
+
+
+@torch.no_grad()
+def test_a_token_tells_its_index_and_the_one_before_the_place_it_predicts() -> None:
+    gpt, frame = random_gpt(), 6
+    indices, tables = torch.randint(K, (1, math.prod(GRID))), gpt.tables()
+    before = gpt.embed(indices, 0, tables)
+    for place in range(math.prod(GRID)):
+        changed = indices.clone()
+        changed[0, place] = (changed[0, place] + 1) % K
+        told = (gpt.embed(changed, 0, tables) != before).any(dim=-1)[0].nonzero().flatten().tolist()
+        assert told == [at for at in (place, place + frame - 1) if at < math.prod(GRID)]
+
+
+def test_every_weight_learns() -> None:
+    gpt = random_gpt(levels=LEVELS)
+    clips = torch.arange(5 * math.prod(GRID)).view(5, *GRID) % K
+    gpt(clips, torch.tensor([0, 1, 2, 0, 0])).loss.backward()
+    for name, parameter in gpt.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+    for embedding in (gpt.label_embedding, gpt.row_embedding, gpt.column_embedding):
+        assert embedding.weight.grad is not None
+        assert (embedding.weight.grad.abs().amax(dim=1) > 0).all(), "a place or label is told to no token"
 
 
 def test_labels_matter_and_none_means_no_label() -> None:
@@ -121,6 +148,31 @@ def test_one_batch_is_learnt_by_heart_and_sampled_again() -> None:
     for start in (0, 1):  # the label alone tells the clip, so does its first latent frame
         made = sample_indices(gpt.eval(), clips[:, :start], 3 - start, greedy, [0, 1, 2], labels)
         assert torch.equal(made, clips)
+
+
+# indices that have digits
+
+
+def test_digits_are_those_of_the_tokenizers_codes() -> None:
+    codes = build_quantizer(TokenizerConfig(levels=LEVELS)).codes(torch.arange(K).view(1, 1, 1, K)).view(K, 3)
+    table = IndexTable(K, 4, LEVELS, std=1.0)
+    assert table.digits.shape == (K, 3) and len(table.digits.unique()) == sum(LEVELS)
+    for digit, level in enumerate(LEVELS):
+        pairs = {(int(d), round(float(c), 4)) for d, c in zip(table.digits[:, digit], codes[:, digit], strict=True)}
+        assert len(pairs) == level, "a digit of the index is not a coordinate of the code"
+
+
+def test_rows_are_shared_between_indices_that_share_a_digit() -> None:
+    table = IndexTable(K, 4, LEVELS, std=1.0)
+    rows = table.rows()
+    assert rows.shape == (K + 1, 4) and table.shared is not None
+    assert torch.equal(rows[K], table.own.weight[K]), "no index has no digits"
+    expected = table.own.weight[K - 1] + table.shared.weight[[4, 7, 11]].sum(0)  # the last of each digit
+    torch.testing.assert_close(rows[K - 1], expected)
+    plain = IndexTable(K, 4, (), std=1.0)
+    assert plain.rows() is plain.own.weight
+    with pytest.raises(ValueError, match=r"levels \(5, 3\) make 15 indices, expected codebook_size 60"):
+        IndexTable(K, 4, (5, 3), std=1.0)
 
 
 # positions

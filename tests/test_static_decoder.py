@@ -10,11 +10,14 @@ from tokenreel.transformer.static_decoder import StaticDecoder
 
 GRID = (3, 2, 3)
 FRAME, ROW, ALL = 6, 3, 18
+K = 36
 
 
 def random_gpt(depth: int) -> VideoGPT:
     """A GPT in which everything matters: as made, head and branches are zero and all norms have gain one."""
-    config = GPTConfig(codebook_size=37, grid=GRID, size=GPTSize(dim=128, depth=depth), labels=("a", "b"))
+    config = GPTConfig(
+        codebook_size=K, levels=(4, 3, 3), grid=GRID, size=GPTSize(dim=128, depth=depth), labels=("a", "b")
+    )
     gpt = VideoGPT(config)
     for parameter in gpt.parameters():
         nn.init.normal_(parameter, std=0.2)
@@ -25,13 +28,14 @@ def random_gpt(depth: int) -> VideoGPT:
 def cached_logits(gpt: VideoGPT, indices: torch.Tensor, labels: torch.Tensor, prefill: int) -> torch.Tensor:
     """Logits of all places: the first ``prefill`` indices in one piece, the others one by one."""
     decoder, flat = StaticDecoder(gpt, len(indices)), indices.flatten(1)
-    tokens = gpt.embed_prefix(labels)
+    tables = gpt.tables()
+    tokens = gpt.embed_prefix(labels, tables)
     if prefill:
-        tokens = torch.cat([tokens, gpt.embed(flat[:, :prefill], 0)], dim=1)
-    logits = [gpt.head(decoder.forward(tokens)[:, PREFIX - 1 :])]
+        tokens = torch.cat([tokens, gpt.embed(flat[:, :prefill], 0, tables)], dim=1)
+    logits = [decoder.forward(tokens)[:, PREFIX - 1 :] @ tables.head.T]
     for place in range(prefill, flat.shape[1] - 1):
-        token = gpt.embed(flat[:, place : place + 1], place, before=flat[:, :place])
-        logits.append(gpt.head(decoder.forward(token)))
+        token = gpt.embed(flat[:, place : place + 1], place, tables, before=flat[:, :place])
+        logits.append(decoder.forward(token) @ tables.head.T)
     return torch.cat(logits, dim=1)
 
 
@@ -39,7 +43,7 @@ def cached_logits(gpt: VideoGPT, indices: torch.Tensor, labels: torch.Tensor, pr
 @pytest.mark.parametrize("prefill", [0, 1, ROW, ROW + 1, FRAME, FRAME + ROW, 2 * FRAME, ALL - 1])
 def test_cached_decoding_equals_the_full_forward(depth: int, prefill: int) -> None:
     gpt = random_gpt(depth)
-    indices, labels = torch.randint(37, (2, *GRID)), torch.tensor([0, 2])
+    indices, labels = torch.randint(K, (2, *GRID)), torch.tensor([0, 2])
     with torch.no_grad():
         full = gpt(indices, labels).logits
     assert full.std() > 1 and full.std(dim=1).min() > 0.1
@@ -50,7 +54,7 @@ def test_cached_decoding_equals_the_full_forward(depth: int, prefill: int) -> No
 @torch.no_grad()
 def test_every_parameter_of_the_backbone_reaches_the_cached_logits() -> None:
     gpt = random_gpt(depth=2)
-    indices, labels = torch.randint(37, (1, *GRID)), torch.tensor([1])
+    indices, labels = torch.randint(K, (1, *GRID)), torch.tensor([1])
     before = cached_logits(gpt, indices, labels, prefill=FRAME)
     for name, parameter in gpt.backbone.named_parameters():
         kept = parameter.clone()
@@ -64,7 +68,7 @@ def test_every_parameter_of_the_backbone_reaches_the_cached_logits() -> None:
 def test_weights_are_those_at_the_decoders_making() -> None:
     gpt = random_gpt(depth=1)
     decoder, same = StaticDecoder(gpt, 1), StaticDecoder(gpt, 1)
-    tokens = gpt.embed_prefix(torch.tensor([0]))
+    tokens = gpt.embed_prefix(torch.tensor([0]), gpt.tables())
     for parameter in gpt.backbone.parameters():
         parameter.zero_()
     assert torch.equal(decoder.forward(tokens), same.forward(tokens))

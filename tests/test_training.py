@@ -4,13 +4,16 @@ import json
 import os
 import shutil
 import sys
+from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from tokenreel.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -126,7 +129,7 @@ def test_an_optimizer_restored_from_its_state_goes_on_alike() -> None:
     train_a_bit(model, optimizer, 3)
     restored = build_optimizer(copy, 0.5, 0.0)
     copy.load_state_dict(model.state_dict())
-    restored.load_state_dict(optimizer.state_dict())
+    restored.load_state_dict(deepcopy(optimizer.state_dict()))
     for net, its in ((model, optimizer), (copy, restored)):
         torch.manual_seed(1)
         train_a_bit(net, its, 3)
@@ -143,7 +146,7 @@ def test_the_rate_rises_stays_and_falls() -> None:
     assert rates[9:60] == [1.0] * 51
     assert rates[80] == pytest.approx(0.02 + 0.98 * 20 / 40)
     assert rates[99] == pytest.approx(0.02 + 0.98 / 40)
-    assert all(0 < later <= earlier for earlier, later in zip(rates[60:], rates[61:], strict=False))
+    assert all(0 < later <= earlier for earlier, later in pairwise(rates[60:]))
     assert warmup_stable_decay(0, steps=1, warmup=0, decay_share=0.0) == 1.0
 
 
@@ -202,9 +205,9 @@ def test_a_checkpoint_restores_everything(tmp_path: Path) -> None:
 
 def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) is None
-    for step in (9, 10, 1_000_000):
+    for step in (9, 999_999, 1_000_000):
         save_checkpoint(tmp_path, step, *parts(tmp_path))
-    assert saved_names(tmp_path) == ["step_000010", "step_1000000"]
+    assert saved_names(tmp_path) == ["step_1000000", "step_999999"]
     newest = latest_checkpoint(tmp_path)
     assert newest is not None and newest.name == "step_1000000"
 
@@ -316,6 +319,27 @@ def test_wandb_disabled_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.Monk
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == {"step": 1, "train/loss": 0.5}
 
 
+def test_wandb_is_offline_for_who_is_not_logged_in_and_resumes_its_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("WANDB_SILENT", "true")  # the log sets it; here, so that it is set back
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    run = tmp_path / "run"
+    run.mkdir()
+    for first in (0, 4):
+        log = RunLog(run, {"seed": 0, "data": Path("x")}, first, 8, "auto")
+        log.log(first + 1, {"train/loss": 0.5})
+        Image.new("RGB", (4, 4)).save(run / "samples" / "picture.png")
+        log.media(first + 1, "samples/picture", run / "samples" / "picture.png")
+        log.close()
+    identity = (run / "wandb_id").read_text()
+    assert len(list((run / "wandb").glob(f"offline-run-*-{identity}"))) == 2
+    assert len(list((run / "wandb").rglob("media/images/samples/*.png"))) == 2
+    assert capfd.readouterr().err == ""
+
+
 # settings and command line
 
 
@@ -394,24 +418,23 @@ def test_help_names_options_and_presets(capsys: pytest.CaptureFixture[str]) -> N
     assert end.value.code == 0 and "--part.depth" in said.out and "{tiny,big}" in said.out
 
 
-def test_users_mistakes_are_one_line_and_faults_of_ours_keep_their_trace(capsys: pytest.CaptureFixture[str]) -> None:
-    def outcome(fault: BaseException | None) -> object:
-        def main(_: Settings) -> None:
-            if fault is None:
-                np.zeros(3).reshape(2, 2)
-            else:
-                open_run(Path("/dev/null/run"), {}, False, set()) if isinstance(fault, OSError) else _raise(fault)
+@pytest.mark.parametrize(("fault", "code"), [(OSError("no space"), 2), (KeyboardInterrupt(), 130)])
+def test_a_full_disk_and_an_interruption_end_in_one_line(
+    fault: BaseException, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(_: Settings) -> None:
+        raise fault
 
-        with pytest.raises(BaseException) as end:  # noqa: PT011
-            run_tool(main, Settings, [])
-        return end.value.code if isinstance(end.value, SystemExit) else type(end.value)
-
-    assert outcome(OSError()) == 2
-    assert outcome(KeyboardInterrupt()) == 130
-    assert outcome(None) is ValueError
-    assert outcome(TypeError("x")) is TypeError
-    assert "interrupted; the same command with --resume" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        run_tool(main, Settings, [])
+    assert end.value.code == code
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith("error: no space" if code == 2 else "interrupted; the same command with --resume")
 
 
-def _raise(error: BaseException) -> None:
-    raise error
+def test_a_fault_of_ours_keeps_its_trace() -> None:
+    with pytest.raises(ValueError, match="cannot reshape"):  # raised in a library, not by a check of ours
+        run_tool(lambda _: np.zeros(3).reshape(2, 2), Settings, [])
+    with pytest.raises(TypeError):
+        run_tool(lambda _: len(3), Settings, [])  # type: ignore[arg-type]

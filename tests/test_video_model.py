@@ -26,7 +26,7 @@ def randomised(model: Any) -> Any:
 def folder(tmp_path: Path) -> Path:
     """A GPT's folder with its tokenizer, both tiny and random: window of 16 frames, 16 x 24."""
     fingerprint = randomised(VideoTokenizer(TOKENIZER)).save_pretrained(tmp_path / "tokenizer")
-    config = GPTConfig(25, (4, 2, 3), GPTSize(dim=64, depth=1), ("cat", "dog"), fps=12.0, tokenizer=fingerprint)
+    config = GPTConfig(25, (4, 2, 3), GPTSize(dim=64, depth=1), labels=("cat", "dog"), fps=12.0, tokenizer=fingerprint)
     randomised(VideoGPT(config)).save_pretrained(tmp_path / "gpt" / "model", tokenizer=tmp_path / "tokenizer")
     return tmp_path / "gpt"
 
@@ -88,6 +88,7 @@ def test_labels_are_passed_on(model: VideoModel) -> None:
         (4, 6, "^num_frames 6 is not a multiple of the temporal stride 4; use 4 or 8$"),
         (4, 0, "^num_frames 0 is not a multiple of the temporal stride 4; use 4 or 8$"),
         (4, -4, "^num_frames -4: expected 4 or more$"),
+        (16, 0, "^prompt_frames 16 leave no room for new ones in the window of 16 frames .*; use at most 12$"),
         (8, 12, "^8 prompt and 12 new frames are 20, expected at most 16, the window"),
     ],
 )

@@ -19,7 +19,7 @@ class TokenizerConfig:
     """Blocks between the quantizer and the pixels."""
     quantizer: Literal["fsq", "vq"] = "fsq"
     """"fsq": finite scalar quantization; "vq": codebook learned by moving averages."""
-    levels: tuple[int, ...] = (8, 8, 8, 5)
+    levels: tuple[int, ...] = (5, 5, 5, 5)
     """FSQ only: steps of each code dimension; their product is the codebook size."""
     vq_codebook_size: int = 1024
     """VQ only: number of codes."""
@@ -48,7 +48,8 @@ class TokenizerConfig:
             )
         if self.quantizer == "vq" and min(self.vq_codebook_size, self.vq_codebook_dim) < 2:
             raise ValueError(
-                f"vq_codebook_size {self.vq_codebook_size}, vq_codebook_dim {self.vq_codebook_dim}: expected both at least 2"
+                f"vq_codebook_size {self.vq_codebook_size}, vq_codebook_dim {self.vq_codebook_dim}: "
+                "expected both at least 2"
             )
 
     @property
@@ -74,6 +75,6 @@ class TokenizerConfig:
 
 PRESETS: dict[str, TokenizerConfig] = {
     "tiny": TokenizerConfig(),
-    "small": TokenizerConfig(width=384, encoder_depth=4, decoder_depth=8, levels=(8, 8, 8, 5, 5)),
+    "small": TokenizerConfig(width=384, encoder_depth=4, decoder_depth=8, levels=(8, 8, 8, 5)),
     "base": TokenizerConfig(width=768, encoder_depth=8, decoder_depth=16, levels=(8, 8, 8, 5, 5, 5)),
 }

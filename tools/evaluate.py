@@ -107,8 +107,7 @@ def evaluate(config: Config) -> None:
 
 
 def _windows(config: Config, model: VideoModel, origin: dict[str, Any]) -> ClipWindows:
-    data = config.data or Path(origin["clip_store"])
-    store = open_data(DataSettings(data, origin["size"], origin["fps"], origin["decoder"], config.cache))
+    store = open_data(DataSettings.of_model(origin, config.data, config.cache))
     split = "val" if store.split("val") else "train"
     longest = max(record.frames for record in store.split(split))
     return ClipWindows(store, split, model.window, hop=longest)  # one window per video

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from tokenreel.datasets.clip_store import ClipStore, ClipWindows
+from tokenreel.datasets.clip_store import ClipWindows
 from tokenreel.datasets.data_source import DataSettings, open_data
 from tokenreel.datasets.decoding import load_video
 from tokenreel.datasets.video_writer import write_video
@@ -106,8 +106,7 @@ def _from_validation(config: Config, model: VideoModel) -> tuple[np.ndarray, lis
 
 def _validation_windows(config: Config, model: VideoModel) -> ClipWindows:
     origin = read_provenance(find_folder(config.model) / "tokenizer")["data"]
-    data = config.data or Path(origin["clip_store"])
-    store: ClipStore = open_data(DataSettings(data, origin["size"], origin["fps"], origin["decoder"], config.cache))
+    store = open_data(DataSettings.of_model(origin, config.data, config.cache))
     split = "val" if store.split("val") else "train"
     return ClipWindows(store, split, model.window, hop=model.window)
 

@@ -65,28 +65,30 @@ def tokenize_dataset(config: Config) -> None:
     tokenizer = VideoTokenizer.from_pretrained(home).to(pick_device(config.device))
     origin = read_provenance(home)
     clip_frames = config.clip_frames or origin["clip_frames"]
-    tokenizer.config.grid(clip_frames, origin["data"]["size"], origin["data"]["size"])
-    store = _open_store(config, origin["data"])
+    source = DataSettings.of_model(origin["data"], config.data, config.cache)
+    tokenizer.config.grid(clip_frames, *source.frame_size)
+    store = open_data(source)
+    windows = _windows(store, clip_frames, config.hop)
     check_writable(config.out)
     _carry_tokenizer(home, config.out / "tokenizer")
-    for split in sorted({record.split for record in store.records}):
-        if not any(record.frames >= clip_frames for record in store.split(split)):
-            print(f"{split}: no video has {clip_frames} frames, nothing to tokenize")
-            continue
-        windows = ClipWindows(store, split, clip_frames, config.hop)
-        manifest = _write_split(tokenizer, windows, _plan(config, tokenizer, home, windows, split), config)
+    for split, clips in windows.items():
+        manifest = _write_split(tokenizer, clips, _plan(config, tokenizer, home, clips, split), config)
         tokens = manifest.num_clips * int(np.prod(manifest.grid))
         print(f"{split}: {manifest.num_clips} clips, {tokens} tokens in {len(manifest.shards)} shards")
     device = next(tokenizer.parameters()).device
-    print(
-        f"shards in {config.out} (peak memory {peak_memory_mb(device):.0f} MB); next: python tools/train_gpt.py --shards {config.out}"
-    )
+    print(f"shards in {config.out}, peak memory {peak_memory_mb(device):.0f} MB")
+    print(f"next: python tools/train_gpt.py --shards {config.out}")
 
 
-def _open_store(config: Config, origin: dict[str, Any]) -> ClipStore:
-    """The clip store of --data, or the one the tokenizer was trained on."""
-    data = config.data or Path(origin["clip_store"])
-    return open_data(DataSettings(data, origin["size"], origin["fps"], origin["decoder"], config.cache))
+def _windows(store: ClipStore, clip_frames: int, hop: int) -> dict[str, ClipWindows]:
+    """The clips of every split; a split other than "train" may have only videos that are too short."""
+    windows = {}
+    for split in sorted({record.split for record in store.records}):
+        if split != "train" and not any(record.frames >= clip_frames for record in store.split(split)):
+            print(f"{split}: no video has {clip_frames} frames, nothing to tokenize")
+            continue
+        windows[split] = ClipWindows(store, split, clip_frames, hop)
+    return windows
 
 
 def _carry_tokenizer(home: Path, target: Path) -> None:
@@ -124,6 +126,7 @@ def _plan(config: Config, tokenizer: VideoTokenizer, home: Path, windows: ClipWi
         source={
             "clip_store": str(store.path),
             "fingerprint": store.fingerprint,
+            "levels": list(tokenizer.config.levels) if tokenizer.config.quantizer == "fsq" else [],
             "labels": sorted({record.label for record in store.split("train") if record.label is not None}),
         },
     )

@@ -60,7 +60,7 @@ class Config(TrainingSettings):
 
 
 TOOL_PRESETS = {
-    "tiny": Config(model=PRESETS["tiny"], steps=1000, batch_size=16, evaluate_every=250),
+    "tiny": Config(model=PRESETS["tiny"], steps=1200, batch_size=8, evaluate_every=400, checkpoint_every=200),
     "small": Config(
         model=PRESETS["small"], steps=20_000, batch_size=64, lr=2e-3, warmup=200,
         evaluate_every=1000, checkpoint_every=1000,
@@ -85,7 +85,8 @@ class GPTStage:
                 codebook_size=manifest.codebook_size,
                 grid=manifest.grid,
                 size=config.model,
-                labels=_labels(shards),
+                levels=tuple(manifest.source["levels"]),
+                labels=tuple(manifest.source["labels"]),
                 label_dropout=config.label_dropout,
                 fps=manifest.fps or shards.clip(0)[1]["fps"],
                 tokenizer=manifest.tokenizer,
@@ -180,11 +181,6 @@ class GPTStage:
 
 def _validation_split(folder: Path) -> str:
     return "val" if "val" in splits(folder) else "train"
-
-
-def _labels(shards: TokenShards) -> tuple[str, ...]:
-    """Class names in the training clips, sorted."""
-    return tuple(shards.manifest.source.get("labels", ()))
 
 
 def _matching_tokenizer(config: Config, shards: TokenShards) -> Path:

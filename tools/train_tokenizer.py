@@ -125,9 +125,7 @@ class TokenizerStage:
                     "folder": None if self.config.data is None else str(self.config.data),
                     "clip_store": str(self.store.path),
                     "fingerprint": self.store.fingerprint,
-                    "size": self.config.size,
-                    "fps": self.config.fps,
-                    "decoder": self.config.decoder,
+                    **self.config.to_json(),
                 },
             ),
         )
@@ -158,12 +156,14 @@ def _flipped(video: Tensor, seed: int, step: int) -> Tensor:
 
 def train_tokenizer(config: Config) -> None:
     """Prepare the data, train, and say where the model is."""
-    config.model.grid(config.clip_frames, config.size, config.size)
+    config.model.grid(config.clip_frames, *config.frame_size)
     torch.manual_seed(config.seed)
     stage = TokenizerStage(config, open_data(config))
     if stage.windows.skipped:
         print(f"{len(stage.windows.skipped)} videos are shorter than {config.clip_frames} frames and are left out")
-    train(stage, config, _resolved(config), fixed={"model", "size", "fps", "clip_frames", "seed", "batch_size"})
+    train(
+        stage, config, _resolved(config), fixed={"model", "size", "width", "fps", "clip_frames", "seed", "batch_size"}
+    )
     print(f"tokenizer in {config.run / 'model'}; next: python tools/tokenize_dataset.py --tokenizer {config.run}")
 
 

@@ -99,8 +99,10 @@ def load_checkpoint(
 
 
 def _finished(run: Path) -> list[Path]:
+    """Whole checkpoints, oldest first."""
     folders = (run / "checkpoints").glob("step_*")
-    return sorted(f for f in folders if f.name.removeprefix("step_").isdigit() and (f / "meta.json").is_file())
+    steps = {f: f.name.removeprefix("step_") for f in folders if (f / "meta.json").is_file()}
+    return sorted((f for f, step in steps.items() if step.isdigit()), key=lambda f: int(steps[f]))
 
 
 def _random_states() -> dict[str, Any]:

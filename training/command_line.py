@@ -81,11 +81,10 @@ def _read(config_type: type[Config], **options: Any) -> Config:
 def _one_line(box: str) -> str:
     """The sentence in tyro's box of several lines, and the options that it proposes."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip("│| ") for line in plain.splitlines()[1:-1]]
-    sentence, *others = re.split(r"^[─-]+$", "\n".join(lines), flags=re.MULTILINE)
-    proposed = [
-        line.split()[0] for part in others for line in part.splitlines() if line.startswith("--") and "Perhaps" in part
-    ]
+    lines = [line.strip("│╰╯ ") for line in plain.splitlines()[1:]]  # the first is the title
+    parts = [part.strip() for part in re.split(r"^[─-]+$", "\n".join(lines), flags=re.MULTILINE)]
+    sentence, *others = [part for part in parts if part]
+    proposed = re.findall(r"^--\S+", "\n".join(part for part in others if "Perhaps" in part), flags=re.MULTILINE)
     remedy = f"did you mean {' or '.join(proposed)}?" if proposed else "see --help"
     return f"{' '.join(sentence.split()).rstrip('.')}; {remedy}"
 

@@ -3,13 +3,18 @@
 import os
 import platform
 import resource
+import shutil
 import sys
 from typing import Literal
 
 import torch
+from torch import nn
 
 DeviceName = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
+
+Compile = Literal["auto", "on", "off"]
+WORTH_COMPILING = 300
 
 
 def pick_device(name: DeviceName) -> torch.device:
@@ -34,6 +39,18 @@ def pick_precision(name: Precision, device: torch.device) -> Literal["fp32", "bf
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+def compiles(choice: Compile, steps: int, model: nn.Module) -> bool:
+    """Whether to compile a model for a run of so many steps.
+
+    "auto" asks for a run long enough to earn it back, a compiler, and a model that gains (``gains_from_compile``).
+    It looks at the run's whole length, so that a resumed run computes as it began.
+    """
+    if choice != "auto":
+        return choice == "on"
+    compiler = os.environ.get("CXX") or shutil.which("g++") or shutil.which("clang++")
+    return steps >= WORTH_COMPILING and bool(compiler) and bool(getattr(model, "gains_from_compile", False))
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -76,7 +76,7 @@ class RunLog:
         """End the progress bar and the wandb run."""
         self._progress.stop()
         if self._wandb is not None:
-            self._wandb.finish(quiet=True)
+            self._wandb.finish()
 
 
 def _keep_until(metrics: Path, step: int) -> None:
@@ -103,7 +103,7 @@ def _start_wandb(run: Path, config: Mapping[str, Any], mode: WandbMode) -> Any:
     import wandb
 
     if mode == "auto":
-        mode = "online" if wandb.Settings().api_key or wandb.api.api_key else "offline"
+        mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
     identity = run / "wandb_id"
     if not identity.exists():
         identity.write_text(uuid.uuid4().hex[:8])

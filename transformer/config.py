@@ -41,6 +41,8 @@ class GPTConfig:
     """Latent grid (T', H', W') of the training window."""
     size: GPTSize = field(default_factory=GPTSize)
     """Width, depth, dropout."""
+    levels: tuple[int, ...] = ()
+    """Values of each digit of an index, first digit fastest, if the quantizer makes indices of digits (FSQ)."""
     labels: tuple[str, ...] = ()
     """Names of the classes a clip can be conditioned on, in order; may be empty."""
     label_dropout: float = 0.1
@@ -53,6 +55,7 @@ class GPTConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "grid", tuple(self.grid))
         object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "levels", tuple(self.levels))
         if isinstance(self.size, dict):
             object.__setattr__(self, "size", GPTSize(**self.size))
         if self.codebook_size < 2:

@@ -15,8 +15,12 @@ from torch.nn import functional as F
 
 from tokenreel.transformer.backbone import Backbone
 from tokenreel.transformer.config import GPTConfig
+from tokenreel.transformer.index_table import IndexTable
 from tokenreel.transformer.positions import PREFIX, rotary_angles, token_positions
 from tokenreel.transformer.pretrained import load_folder, save_folder
+
+STD = 0.02
+"""Of the embeddings at the start."""
 
 
 class GPTOutput(NamedTuple):
@@ -28,10 +32,21 @@ class GPTOutput(NamedTuple):
     """float (B, T'·H'·W', K): row n scores index n."""
 
 
+class Tables(NamedTuple):
+    """The vectors of all indices, worked out once per pass (and once per sampling)."""
+
+    index: Tensor
+    """(K + 1, D): what an index is to the token that carries it."""
+    earlier: Tensor
+    """(K + 1, D): what it is as "stood there one latent frame earlier"."""
+    head: Tensor
+    """(K, D): what it is as the next index."""
+
+
 class VideoGPT(nn.Module):
     """Autoregressive transformer over the indices of a video tokenizer."""
 
-    adamw_layers = ("head",)
+    gains_from_compile = True  # measured: 1.8 times the tokens per second on a CPU
     angles: Tensor
     places: Tensor
 
@@ -43,18 +58,17 @@ class VideoGPT(nn.Module):
         self.label_embedding = nn.Embedding(1 + len(config.labels), dim)
         # Index K stands for "nothing": BOS has no index of its own, and before the second latent frame
         # there is no earlier one.
-        self.index_embedding = nn.Embedding(config.codebook_size + 1, dim)
-        self.earlier_embedding = nn.Embedding(config.codebook_size + 1, dim)
+        self.index_embedding = IndexTable(config.codebook_size, dim, config.levels, STD)
+        self.earlier_embedding = IndexTable(config.codebook_size, dim, config.levels, STD)
         self.row_embedding = nn.Embedding(h_lat, dim)
         self.column_embedding = nn.Embedding(w_lat, dim)
         self.backbone = Backbone(config.size)
-        self.head = nn.Linear(dim, config.codebook_size, bias=False)
+        self.head = IndexTable(config.codebook_size, dim, config.levels, std=0.0)
         positions = token_positions(config.grid)
         self.register_buffer("angles", rotary_angles(positions), persistent=False)
         self.register_buffer("places", positions[PREFIX:, 1:], persistent=False)
-        for embedding in (m for m in self.modules() if isinstance(m, nn.Embedding)):
-            nn.init.normal_(embedding.weight, std=0.5)
-        nn.init.zeros_(self.head.weight)
+        for embedding in (self.label_embedding, self.row_embedding, self.column_embedding):
+            nn.init.normal_(embedding.weight, std=STD)
 
     def forward(self, indices: Tensor, labels: Tensor | None = None) -> GPTOutput:
         """Score every index of a batch of clips.
@@ -70,24 +84,30 @@ class VideoGPT(nn.Module):
         if self.training and self.config.labels and self.config.label_dropout > 0:
             hidden = torch.rand(labels.shape, device=labels.device) < self.config.label_dropout
             labels = labels.masked_fill(hidden, 0)
-        tokens = torch.cat([self.embed_prefix(labels), self.embed(target[:, :-1], 0)], dim=1)
+        tables = self.tables()
+        tokens = torch.cat([self.embed_prefix(labels, tables), self.embed(target[:, :-1], 0, tables)], dim=1)
         hidden_states = self.backbone(tokens, self.angles[: tokens.shape[1]])
-        logits = self.head(hidden_states[:, PREFIX - 1 :]).float()
+        logits = F.linear(hidden_states[:, PREFIX - 1 :], tables.head).float()
         loss = F.cross_entropy(logits.flatten(0, 1), target.flatten())
         return GPTOutput(loss, logits)
 
-    def embed_prefix(self, labels: Tensor) -> Tensor:
+    def tables(self) -> Tables:
+        """The vectors of all indices under the present weights."""
+        return Tables(self.index_embedding.rows(), self.earlier_embedding.rows(), self.head.rows()[:-1])
+
+    def embed_prefix(self, labels: Tensor, tables: Tables) -> Tensor:
         """Embeddings of condition and BOS: int64 (B,) -> (B, PREFIX, D)."""
         nothing = torch.full_like(labels, self.config.codebook_size)
-        bos = self.index_embedding(nothing) + self._embed_target(nothing, 0)
+        bos = tables.index[nothing] + tables.earlier[nothing] + self._embed_place(torch.zeros_like(labels))
         return torch.stack([self.label_embedding(labels), bos], dim=1)
 
-    def embed(self, indices: Tensor, start: int, before: Tensor | None = None) -> Tensor:
+    def embed(self, indices: Tensor, start: int, tables: Tables, before: Tensor | None = None) -> Tensor:
         """Embeddings of indices in raster order.
 
         Args:
             indices: int64 (B, n): the indices at places start .. start + n - 1 of the grid.
             start: Place of the first of them.
+            tables: From :meth:`tables`.
             before: int64 (B, start): all indices before them; may be None if ``start`` is 0.
 
         Returns:
@@ -99,12 +119,7 @@ class VideoGPT(nn.Module):
         # The token at place p predicts place p + 1; one latent frame before that is p + 1 - frame.
         earlier = torch.cat([nothing, history], dim=1)[:, start + 1 : start + 1 + n]
         places = torch.arange(start + 1, start + 1 + n, device=indices.device)
-        target = self.earlier_embedding(earlier) + self._embed_place(places)
-        return self.index_embedding(indices) + target
-
-    def _embed_target(self, earlier: Tensor, place: int) -> Tensor:
-        at = torch.full_like(earlier, place)
-        return self.earlier_embedding(earlier) + self._embed_place(at)
+        return F.embedding(indices, tables.index) + F.embedding(earlier, tables.earlier) + self._embed_place(places)
 
     def _embed_place(self, place: Tensor) -> Tensor:
         row, column = self.places[place % len(self.places)].unbind(-1)

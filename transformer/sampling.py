@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from tokenreel.transformer.filters import SamplingSettings, pick
 from tokenreel.transformer.model import VideoGPT
@@ -46,11 +47,12 @@ def sample_latent_frames(
 
     if labels is None:
         labels = torch.zeros(B, dtype=torch.int64, device=device)
-    tokens = gpt.embed_prefix(labels)
+    tables = gpt.tables()
+    tokens = gpt.embed_prefix(labels, tables)
     if start:
-        tokens = torch.cat([tokens, gpt.embed(sequence[:, :start], 0)], dim=1)
+        tokens = torch.cat([tokens, gpt.embed(sequence[:, :start], 0, tables)], dim=1)
     for place in range(start, total):
-        logits = gpt.head(decoder.forward(tokens)[:, -1]).float()
+        logits = F.linear(decoder.forward(tokens)[:, -1], tables.head).float()
         index = pick(logits, settings, uniform[:, place - start])
         sequence[:, place] = index
         if (place + 1) % config.indices_per_frame == 0:
@@ -61,7 +63,7 @@ def sample_latent_frames(
                 )
             yield sequence[:, place + 1 - config.indices_per_frame : place + 1].view(B, *config.grid[1:])
         if place + 1 < total:
-            tokens = gpt.embed(index[:, None], place, before=sequence[:, :place])
+            tokens = gpt.embed(index[:, None], place, tables, before=sequence[:, :place])
 
 
 def sample_indices(
@@ -93,10 +95,11 @@ def _check(
         raise ValueError(f"got {len(seeds)} seeds for {prompt.shape[0]} prompts, expected one each")
     if num_latent_frames < 1 or prompt.shape[1] + num_latent_frames > grid[0]:
         raise ValueError(
-            f"{prompt.shape[1]} prompt and {num_latent_frames} new latent frames asked for, expected at least 1 new "
-            f"and at most {grid[0]} together, the window this GPT was trained on"
+            f"{prompt.shape[1]} prompt and {num_latent_frames} new latent frames asked for, expected at least 1 "
+            f"new one and at most {grid[0]} together, the window this GPT was trained on"
         )
     if settings.top_k > gpt.config.codebook_size:
         raise ValueError(
-            f"top_k {settings.top_k} exceeds the codebook of {gpt.config.codebook_size} codes; use a smaller one or 0 for all"
+            f"top_k {settings.top_k} exceeds the codebook of {gpt.config.codebook_size} codes; "
+            "use a smaller one, or 0 for all"
         )

@@ -1,0 +1,204 @@
+"""A user's mistake ends in one line that says what was got, what was expected and what to do, and exit status 2."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from accelerate.state import AcceleratorState
+
+from tokenreel.datasets.video_writer import write_video
+from tokenreel.tools import evaluate, make_world, sample, tokenize_dataset, train_gpt, train_tokenizer
+from tokenreel.training import checkpoints
+
+TOOLS = {
+    "make_world": make_world,
+    "train_tokenizer": train_tokenizer,
+    "tokenize_dataset": tokenize_dataset,
+    "train_gpt": train_gpt,
+    "sample": sample,
+    "evaluate": evaluate,
+}
+SHORT = "--batch-size 2 --wandb disabled --device cpu --precision fp32"
+TINY = "--model.width 16 --model.encoder-depth 1 --model.decoder-depth 1 --model.levels 5 5"
+TOKENIZER = f"train_tokenizer --cache clips --size 32 {SHORT} {TINY}"
+TOKENIZE = "tokenize_dataset --cache clips"
+GPT = f"train_gpt {SHORT} --model.dim 64 --model.depth 1"
+SAMPLE = "sample --model gpt --cache clips --num-samples 1"
+
+
+def call(command: str) -> None:
+    name, *arguments = command.split()
+    AcceleratorState._reset_state(True)  # it is kept per process, and a command is a process of its own
+    TOOLS[name].main(arguments)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Everything that can be right, so that one thing at a time can be wrong."""
+    home = tmp_path_factory.mktemp("bad")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        call("make_world balls --out world --count 3 --val-count 1 --size 32 --frames 16")
+        call(f"{TOKENIZER} --data world --run tok --steps 1")
+        call(f"{TOKENIZER} --data world --run other --steps 1 --seed 1")
+        call(f"{TOKENIZE} --tokenizer tok --out tokens")
+        call(f"{GPT} --shards tokens --run gpt --steps 1")
+        Path("empty").mkdir()
+        Path("texts").mkdir()
+        for name in ("a.txt", "b.txt", "c.md"):
+            Path("texts", name).write_text("no video")
+        Path("pretended").mkdir()
+        Path("pretended", "film.mp4").write_text("no video either")
+        Path("file").write_text("")
+        shutil.copytree("tok", "unfinished", ignore=shutil.ignore_patterns("model", "checkpoints"))
+        shutil.copytree("tokens", "cut")
+        shard = Path("cut/train/shard-000000.tar")
+        shard.write_bytes(shard.read_bytes()[:3000])
+        write_video(Path("short.mp4"), np.zeros((2, 32, 32, 3), np.uint8), 10.0)
+    return home
+
+
+@pytest.fixture(autouse=True)
+def there(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(prepared)
+    yield
+    shutil.rmtree("new", ignore_errors=True)  # one case that fails should not hide another
+
+
+def files() -> dict[str, int]:
+    """Files and their sizes, without the finished clip stores that are kept for the next run."""
+    found = [p for p in Path().rglob("*") if p.is_file() and (p.parts[0] != "clips" or "tmp" in str(p))]
+    return {str(p): p.stat().st_size for p in found}
+
+
+CASES = {
+    # the videos
+    "no videos": (
+        f"{TOKENIZER} --data empty --run new",
+        "no videos in empty: found nothing, expected files named",
+    ),
+    "text files": (
+        f"{TOKENIZER} --data texts --run new",
+        "no videos in texts: found 2 .txt files, 1 .md file,",
+    ),
+    "no real videos": (f"{TOKENIZER} --data pretended --run new", "not one of the 1 videos in pretended could be read"),
+    "no folder": (f"{TOKENIZER} --data nowhere --run new", "data folder nowhere does not exist; give a folder"),
+    "short clips": (
+        f"{TOKENIZER} --data world --clip-frames 32 --run new",
+        "longest video of split 'train' has 16 frames at 10 fps, expected at least 32; use --clip-frames 16",
+    ),
+    "short clips for shards": (
+        f"{TOKENIZE} --tokenizer tok --clip-frames 32 --out new",
+        "has 16 frames at 10 fps, expected at least 32; use --clip-frames 16",
+    ),
+    # sizes and the stride
+    "size": (
+        f"{TOKENIZER} --data world --size 36 --run new",
+        "height 36 is not a multiple of the tokenizer's stride 8; use 32 or 40",
+    ),
+    "width": (f"{TOKENIZER} --data world --width 20 --run new", "width 20 is not a multiple .*; use 16 or 24"),
+    "window": (f"{TOKENIZER} --data world --clip-frames 14 --run new", "frames 14 is not a multiple .*; use 12 or 16"),
+    "window of shards": (f"{TOKENIZE} --tokenizer tok --clip-frames 6 --out new", "frames 6 is not .*; use 4 or 8"),
+    "prompt": (
+        f"{SAMPLE} --prompt-frames 5 --out new",
+        "prompt_frames 5 is not a multiple of the temporal stride 4; use 4 or 8",
+    ),
+    "prompt of evaluation": ("evaluate --model gpt --prompt-frames 5 --out new", "prompt_frames 5 .*; use 4 or 8"),
+    "long prompt": (f"{SAMPLE} --prompt-frames 16 --out new", "prompt_frames 16 leave no room .*; use at most 12"),
+    "long clip": (f"{SAMPLE} --frames 16 --out new", "4 prompt and 16 new frames are 20, expected at most 16"),
+    # tokenizers, shards and models
+    "other tokenizer": (
+        f"{GPT} --shards tokens --tokenizer other --run new",
+        r"shards in tokens were made by tokenizer \w{12}, got other/model with \w{12}; tokenize with this",
+    ),
+    "shards of another tokenizer": (
+        f"{TOKENIZE} --tokenizer other --out tokens",
+        r"tokens holds shards of tokenizer \w{12}, got \w{12}; choose another --out",
+    ),
+    "no weights": (
+        f"{TOKENIZE} --tokenizer unfinished --out new",
+        "unfinished holds no tokenizer weights .* finish it with --resume",
+    ),
+    "no tokenizer": (f"{TOKENIZE} --tokenizer nowhere --out new", "no tokenizer folder nowhere; train one with"),
+    "a GPT as tokenizer": (f"{TOKENIZE} --tokenizer gpt --out new", "is not a tokenreel video tokenizer"),
+    "no shards": (f"{GPT} --shards nowhere --run new", "no token shards in nowhere/train .*; run tools/tokenize_data"),
+    "cut shard": (f"{GPT} --shards cut --run new", "cut/train/shard-000000.tar.* 3000"),
+    "no GPT": (f"{SAMPLE} --model nowhere --out new", "no GPT folder nowhere; train one with"),
+    "no such video": (f"{SAMPLE} --input nowhere.mp4 --out new", "nowhere.mp4"),
+    "text as video": (f"{SAMPLE} --input texts/a.txt --out new", "texts/a.txt"),
+    "short video": (f"{SAMPLE} --input short.mp4 --out new", "short.mp4 has 2 frames at 10 fps, expected at least 4"),
+    "label": (f"{SAMPLE} --label bird --out new", "label 'bird' is unknown to this model; it knows: "),
+    # numbers
+    "no samples": (f"{SAMPLE} --num-samples 0 --out new", "num_samples 0: expected at least 1"),
+    "top-k": (f"{SAMPLE} --top-k 26 --out new", "top_k 26 exceeds the codebook of 25 codes"),
+    "temperature": (f"{SAMPLE} --temperature -1 --out new", "temperature -1.0: expected 0"),
+    "steps": (f"{GPT} --steps 0 --run new", "steps 0: expected at least 1"),
+    "hop": (f"{TOKENIZE} --tokenizer tok --hop 0 --out new", "hop 0: expected at least 1"),
+    "world size": ("make_world balls --size 31 --out new", "size is 31; expected an even number"),
+    "world in a full folder": ("make_world balls --out texts", "texts is not empty and holds no world"),
+    # names
+    "preset": (f"{GPT} --preset huge --run new", "preset 'huge' is unknown; expected one of tiny, small, base"),
+    "option": (f"{GPT} --stepz 3 --run new", "Unrecognized options: --stepz, 3; did you mean --steps"),
+    "option of sample": (f"{SAMPLE} --prompt-framez 4 --out new", "did you mean --prompt-frames"),
+    "format": (f"{SAMPLE} --format mpeg --out new", "'mpeg'.*mp4"),
+    "world": ("make_world squares --out new", "squares"),
+    "quantizer": (f"{TOKENIZER} --model.quantizer rvq --run new", "'rvq'.*'fsq', 'vq'"),
+    "stride": (f"{TOKENIZER} --model.stride 3 8 8 --run new", r"stride \(3, 8, 8\): expected three powers of two"),
+    # places
+    "run below a file": (f"{TOKENIZER} --data world --run file/run", "cannot write to file/run: .*; choose another"),
+    "shards below a file": (f"{TOKENIZE} --tokenizer tok --out file/new", "cannot write to file/new"),
+    "samples below a file": (f"{SAMPLE} --out file/new", "cannot write to file/new"),
+    "evaluation below a file": ("evaluate --model gpt --cache clips --out file/new", "cannot write to file/new"),
+    "cache below a file": (f"{TOKENIZER} --data world --cache file/x --run new", "file/x"),
+    "an existing run": (f"{GPT} --shards tokens --run gpt --steps 2", "gpt already holds a run; add --resume"),
+    "other settings": (
+        f"{TOKENIZER} --data world --run tok --steps 2 --resume --seed 7",
+        "tok was trained with seed=0, got 7; resume with the same setting",
+    ),
+}
+
+
+def expect_one_line(command: str, message: str, capfd: pytest.CaptureFixture[str]) -> None:
+    capfd.readouterr()
+    with pytest.raises(SystemExit) as end:
+        call(command)
+    said = capfd.readouterr().err
+    assert end.value.code == 2
+    assert said.startswith("error: ") and said.endswith("\n") and said.count("\n") == 1, said
+    assert re.search(message, said), said
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_mistake_is_one_line_and_leaves_nothing_behind(case: str, capfd: pytest.CaptureFixture[str]) -> None:
+    before = files()
+    expect_one_line(*CASES[case], capfd)
+    assert files() == before
+
+
+def test_a_disk_that_fills_up_leaves_the_earlier_checkpoint_and_model_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run, saves = tmp_path / "run", []
+    command = f"{GPT} --shards tokens --run {run} --steps 4 --checkpoint-every 2 --log-every 1"
+    write = checkpoints.save_file
+
+    def full_disk(weights: dict[str, Any], path: Path) -> None:
+        saves.append(path)
+        if len(saves) == 2:
+            path.write_bytes(b"half of it")
+            raise OSError(28, "No space left on device")
+        write(weights, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_file", full_disk)
+        expect_one_line(command, "cannot write the checkpoint .*step_000004: .*No space left.*--resume", capfd)
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["step_000002"]
+    assert not list(run.rglob("*tmp*"))
+    assert json.loads((run / "model" / "provenance.json").read_text())["step"] == 2
+    call(f"{command} --resume")
+    assert json.loads((run / "model" / "provenance.json").read_text())["step"] == 4

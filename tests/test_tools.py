@@ -1,0 +1,222 @@
+"""The commands, one after another as a user runs them, on a world of a few small clips."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelerate.state import AcceleratorState
+from PIL import Image
+
+from tokenreel.datasets.decoding import FrameStream, load_video
+from tokenreel.datasets.token_shards import TokenShards
+from tokenreel.datasets.video_writer import write_video
+from tokenreel.tokenizer import fingerprint
+from tokenreel.tools import evaluate, make_world, sample, tokenize_dataset, train_gpt, train_tokenizer
+from tokenreel.transformer import VideoGPT
+
+TOOLS = {
+    "make_world": make_world,
+    "train_tokenizer": train_tokenizer,
+    "tokenize_dataset": tokenize_dataset,
+    "train_gpt": train_gpt,
+    "sample": sample,
+    "evaluate": evaluate,
+}
+SHORT = "--batch-size 3 --log-every 1 --wandb disabled --device cpu --precision fp32"
+TINY = "--model.width 16 --model.encoder-depth 1 --model.decoder-depth 1"
+TOKENIZER = f"train_tokenizer --data world --cache clips --size 32 {SHORT} {TINY} --model.levels 5 5"
+GPT = f"train_gpt --shards tokens {SHORT} --model.dim 64 --model.depth 1"
+SAMPLE = "sample --model gpt --cache clips --device cpu"
+EVALUATE = "evaluate --model gpt --cache clips --device cpu"
+
+
+def call(command: str) -> None:
+    name, *arguments = command.split()
+    AcceleratorState._reset_state(True)  # it is kept per process, and a command is a process of its own
+    TOOLS[name].main(arguments)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the four commands of the training were run: world, tokenizer, shards, GPT."""
+    home = tmp_path_factory.mktemp("chain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        call("make_world balls --out world --count 6 --val-count 2 --size 32 --frames 24")
+        call(f"{TOKENIZER} --run tok --steps 8 --checkpoint-every 3 --evaluate-every 4")
+        call("tokenize_dataset --tokenizer tok --out tokens --cache clips --clips-per-shard 10")
+        call(f"{GPT} --run gpt --steps 8 --checkpoint-every 3 --evaluate-every 4")
+    return home
+
+
+@pytest.fixture(autouse=True)
+def there(chain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run in that folder, as a user would in theirs."""
+    monkeypatch.chdir(chain)
+
+
+def shape_of(video: Path | str) -> tuple[int, ...]:
+    """(T, H, W, 3) of a video file, by decoding it."""
+    return load_video(Path(video), 32, 32, None).frames.shape
+
+
+# the chain
+
+
+@pytest.mark.parametrize("run", ["tok", "gpt"])
+def test_a_run_folder_holds_what_the_design_says(run: str) -> None:
+    config = json.loads(Path(run, "config.json").read_text())
+    assert config["steps"] == 8 and config["run"] == run and config["resume"] is False
+    lines = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
+    assert all(math.isfinite(value) for line in lines for value in line.values())
+    assert [p.name for p in sorted(Path(run, "checkpoints").iterdir())] == ["step_000006", "step_000008"]
+    made = json.loads(Path(run, "model", "provenance.json").read_text())
+    assert made["step"] == 8 and made["versions"]["torch"] and made["data"]["clip_store"].startswith("clips/world-")
+    assert made["exposures_per_video"] == pytest.approx(8 * 3 / 6)
+    assert len(list(Path(run, "samples").iterdir())) >= 2
+    assert not Path(run, "wandb").exists() and not list(Path().rglob("*tmp*"))
+
+
+def test_metrics_have_the_names_that_are_asked_for() -> None:
+    names = {run: set(json.loads(Path(run, "metrics.jsonl").read_text().splitlines()[0])) for run in ("tok", "gpt")}
+    lasts = {run: set(json.loads(Path(run, "metrics.jsonl").read_text().splitlines()[-1])) for run in ("tok", "gpt")}
+    both = {"optim/lr", "optim/grad_norm", "speed/data_wait_share", "memory/peak_mb"}
+    assert both | {"train/reconstruction_loss", "train/commitment_loss", "train/psnr"} <= names["tok"]
+    assert {"codebook/perplexity", "codebook/dead_codes", "speed/clips_per_s"} <= names["tok"]
+    assert {"val/psnr", "val/perplexity"} <= lasts["tok"]
+    assert both | {"train/bits_per_token", "speed/tokens_per_s"} <= names["gpt"]
+    assert {"val/bits_per_token", "val/bits_per_pixel", "data/exposures_per_video"} <= lasts["gpt"]
+
+
+def test_shards_and_gpt_name_their_tokenizer_and_carry_it() -> None:
+    right = fingerprint(Path("tok"))
+    assert fingerprint(Path("tokens/tokenizer")) == fingerprint(Path("gpt/model/tokenizer")) == right
+    for split, clips in (("train", 18), ("val", 6)):
+        shards = TokenShards.open(Path("tokens"), split, tokenizer=right, verify=True)
+        assert len(shards) == clips and shards.manifest.grid == (4, 4, 4) and shards.manifest.codebook_size == 25
+    _, record = TokenShards.open(Path("tokens"), "train").clip(0)
+    assert record["label"].endswith("balls") or record["label"] == "one ball"
+    assert "ball" in record["caption"]
+    config = VideoGPT.from_pretrained("gpt").config
+    assert config.tokenizer == right and config.grid == (4, 4, 4) and config.fps == 10.0
+    assert config.labels and all("ball" in label for label in config.labels)
+
+
+def test_finished_work_is_not_done_again(capsys: pytest.CaptureFixture[str]) -> None:
+    files = [p for folder in ("tokens", "world", "clips") for p in sorted(Path(folder).rglob("*")) if p.is_file()]
+    before = {p: p.stat().st_mtime_ns for p in files if p.name != "manifest.json"}
+    call("make_world balls --out world --count 6 --val-count 2 --size 32 --frames 24")
+    assert "already there" in capsys.readouterr().out
+    call("tokenize_dataset --tokenizer tok --out tokens --cache clips --clips-per-shard 10")
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+
+
+def test_a_missing_shard_alone_is_written_again(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens"
+    shutil.copytree("tokens", tokens)
+    lost, kept = tokens / "train" / "shard-000001.tar", tokens / "train" / "shard-000000.tar"
+    content, time = lost.read_bytes(), kept.stat().st_mtime_ns
+    lost.unlink()
+    call(f"tokenize_dataset --tokenizer tok --out {tokens} --cache clips --clips-per-shard 10")
+    assert lost.read_bytes() == content and kept.stat().st_mtime_ns == time
+
+
+# sampling
+
+
+def test_sampling_writes_each_clip_and_the_comparison_and_prints_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(f"{SAMPLE} --out {tmp_path}/s --num-samples 3 --prompt-frames 4")
+    said = capsys.readouterr().out.split()
+    assert set(said) == {str(path) for path in (tmp_path / "s").iterdir()}
+    assert len(said) == 5
+    for number in range(3):
+        assert shape_of(tmp_path / "s" / f"sample_{number:03d}.mp4") == (16, 32, 32, 3)
+    assert shape_of(tmp_path / "s" / "grid.mp4")[0] == 16
+    picture = np.asarray(Image.open(tmp_path / "s" / "grid.png"))
+    colours = {tuple(color) for color in picture.reshape(-1, 3).tolist()}
+    assert {(46, 160, 67), (207, 106, 0)} <= colours, "prompt and new frames are not marked"
+
+
+@pytest.mark.parametrize("ending", ["mp4", "webm", "gif", "avi"])
+def test_every_format_can_be_read_again(ending: str, tmp_path: Path) -> None:
+    call(f"{SAMPLE} --out {tmp_path} --num-samples 1 --prompt-frames 8 --frames 4 --format {ending}")
+    assert shape_of(tmp_path / f"sample_000.{ending}")[0] == shape_of(tmp_path / f"grid.{ending}")[0] == 12
+
+
+def test_clips_from_nothing(tmp_path: Path) -> None:
+    call(f"{SAMPLE} --out {tmp_path} --num-samples 2 --prompt-frames 0")
+    assert shape_of(tmp_path / "sample_001.mp4")[0] == 16
+
+
+def test_a_video_of_any_size_and_rate_is_continued(tmp_path: Path) -> None:
+    steps = np.linspace(0, 255, 60).astype(np.uint8)[:, None, None, None]
+    write_video(tmp_path / "my film.mkv", np.broadcast_to(steps, (60, 48, 80, 3)).copy(), 30.0)
+    command = [*SAMPLE.split()[1:], "--input", str(tmp_path / "my film.mkv"), "--keep-prompt", "--temperature", "0.9"]
+    for name, count in (("one", 1), ("three", 3)):
+        options = ["--num-samples", str(count), "--out", str(tmp_path / name), "--format", "avi"]
+        sample.main([*command, *options])
+    first = [(tmp_path / name / "sample_000.avi").read_bytes() for name in ("one", "three")]
+    assert first[0] == first[1], "a sample depends on how many are made"
+    assert first[0] != (tmp_path / "three" / "sample_001.avi").read_bytes()
+    shown = load_video(tmp_path / "one" / "sample_000.avi", 32, 32, None).frames
+    # 30 fps brought to 10: every third of the greys; --keep-prompt shows them and not a reconstruction.
+    assert np.abs(shown[:4, 8:24, 8:24].mean(axis=(1, 2, 3)) - steps[:12:3, 0, 0, 0]).max() < 6
+
+
+def test_labels_condition_samples(tmp_path: Path) -> None:
+    label = VideoGPT.from_pretrained("gpt").config.labels[0]
+    command = [*SAMPLE.split()[1:], "--prompt-frames", "0", "--num-samples", "1", "--out", str(tmp_path)]
+    sample.main([*command, "--label", label])
+    assert shape_of(tmp_path / "sample_000.mp4")[0] == 16
+
+
+# evaluation
+
+
+def test_evaluation_reports_what_the_issue_asks_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(f"{EVALUATE} --out {tmp_path} --data world")
+    result = json.loads((tmp_path / "evaluation.json").read_text())
+    assert result["clips"] == 2
+    assert 0 < result["tokenizer_psnr_db"] < 100
+    assert result["bits_per_token"] <= math.log2(25) + 1
+    assert result["bits_per_pixel"] == pytest.approx(result["bits_per_token"] * 64 / (16 * 32 * 32))
+    assert result["sampling_tokens_per_s"] > 0
+    assert all(0 < megabytes < 4096 for megabytes in result["peak_memory_mb"].values())
+    errors = result["position_error_px"]
+    assert errors.keys() == {"model", "tokenizer_alone", "copy_last_frame"}
+    assert all(len(values) == 12 for values in errors.values())
+    assert errors["copy_last_frame"][0] < 2 < errors["copy_last_frame"][-1], "the copy drifts from the truth"
+    said = capsys.readouterr().out
+    assert "tokenizer PSNR" in said and "mean of first 4" in said and "evaluation.json" in said
+
+
+# the user's own videos
+
+
+def test_a_flat_folder_with_classes_and_frames_that_are_not_square(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for number in range(4):
+        folder = tmp_path / "mine" / ("cats" if number % 2 else "dogs")
+        folder.mkdir(parents=True, exist_ok=True)
+        color = random.integers(0, 256, (1, 1, 1, 3), dtype=np.uint8)
+        frames = np.broadcast_to(color, (20, 40, 64, 3)).copy()
+        frames[:, :, ::8] = np.arange(20, dtype=np.uint8)[:, None, None, None] * 12
+        write_video(folder / f"{number}.mp4", frames, 10.0)
+    mine = f"--data {tmp_path}/mine --cache {tmp_path}/clips --width 48"
+    call(f"{TOKENIZER} --run {tmp_path}/tok --steps 2 {mine}")
+    call(f"tokenize_dataset --tokenizer {tmp_path}/tok --out {tmp_path}/tokens --cache {tmp_path}/clips")
+    call(f"{GPT} --shards {tmp_path}/tokens --run {tmp_path}/gpt --steps 2")
+    config = VideoGPT.from_pretrained(tmp_path / "gpt").config
+    assert config.labels == ("cats", "dogs") and config.grid == (4, 4, 6)
+    call(f"{SAMPLE} --model {tmp_path}/gpt --out {tmp_path}/samples --num-samples 2 --label cats")
+    stream = FrameStream(tmp_path / "samples" / "sample_000.mp4", 32, 48)
+    assert len(list(stream)) == 16
+    assert (stream.facts.source_height, stream.facts.source_width) == (32, 48)
+    call(f"{EVALUATE} --model {tmp_path}/gpt --out {tmp_path}/evaluation")
+    assert "position_error_px" not in json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
