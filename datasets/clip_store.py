@@ -81,6 +81,10 @@ class ClipStore:
         """The records of one split, in the order of the store."""
         return [record for record in self.records if record.split == name]
 
+    def held_out_split(self, clip_frames: int) -> str:
+        """``val`` if one of its videos has ``clip_frames`` frames, else ``train``: better than nothing to judge by."""
+        return "val" if any(record.frames >= clip_frames for record in self.split("val")) else "train"
+
     def frames(self, record: ClipRecord, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Reads frames of one video.
 

@@ -108,7 +108,7 @@ def evaluate(config: Config) -> None:
 
 def _windows(config: Config, model: VideoModel, origin: dict[str, Any]) -> ClipWindows:
     store = open_data(DataSettings.of_model(origin, config.data, config.cache))
-    split = "val" if store.split("val") else "train"
+    split = store.held_out_split(model.window)
     longest = max(record.frames for record in store.split(split))
     return ClipWindows(store, split, model.window, hop=longest)  # one window per video
 

@@ -107,7 +107,7 @@ def _from_validation(config: Config, model: VideoModel) -> tuple[np.ndarray, lis
 def _validation_windows(config: Config, model: VideoModel) -> ClipWindows:
     origin = read_provenance(find_folder(config.model) / "tokenizer")["data"]
     store = open_data(DataSettings.of_model(origin, config.data, config.cache))
-    split = "val" if store.split("val") else "train"
+    split = store.held_out_split(model.window)
     return ClipWindows(store, split, model.window, hop=model.window)
 
 

@@ -8,6 +8,7 @@ Each shard is one unit of work: run again, the tool keeps finished shards and wr
 """
 
 import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,7 +152,8 @@ def _encoded(
 ) -> Iterator[np.ndarray]:
     device = next(tokenizer.parameters()).device
     begins = range(start, stop, batch_size)
-    for begin in track(begins, f"{plan.manifest.split} clips {start} to {stop - 1}", transient=True):
+    title = f"{plan.manifest.split} clips {start} to {stop - 1}"
+    for begin in track(begins, title, transient=True, disable=not sys.stdout.isatty()):
         frames = windows.batch(range(begin, min(begin + batch_size, stop)))
         yield tokenizer.encode(to_video(frames).to(device)).cpu().numpy().astype(plan.manifest.dtype)
 

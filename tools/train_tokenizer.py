@@ -67,7 +67,10 @@ class TokenizerStage:
         self.order = Order(len(self.windows), config.batch_size, config.seed)
         self.model = VideoTokenizer(config.model)
         self.usage = CodebookUsage(config.model.codebook_size)
-        held_out = ClipWindows(store, _validation_split(store), config.clip_frames, hop=config.clip_frames)
+        split = store.held_out_split(config.clip_frames)
+        if split == "train":
+            print("no validation video is long enough: validation figures are of training clips")
+        held_out = ClipWindows(store, split, config.clip_frames, hop=config.clip_frames)
         spread = np.linspace(0, len(held_out) - 1, min(VALIDATION_CLIPS, len(held_out))).round().astype(int)
         self.truth = held_out.batch(spread)
 
@@ -138,10 +141,6 @@ class TokenizerStage:
         columns = [("video", self.truth[:shown]), ("reconstructed", frames[:shown])]
         write_video(video, side_by_side(columns, scale=2), self.config.fps or 10.0)
         return [picture, video]
-
-
-def _validation_split(store: ClipStore) -> str:
-    return "val" if store.split("val") else "train"
 
 
 def _flipped(video: Tensor, seed: int, step: int) -> Tensor:

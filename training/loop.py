@@ -7,8 +7,8 @@ gradients, clipping, schedule, weight average, checkpoints, log. What step ``s``
 
 import math
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -151,27 +151,14 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
             if average is not None:
                 average.update(stage.model)
             done = step + 1
-            if done % settings.log_every == 0 or done == settings.steps:
+            if _due(done, settings.log_every, settings):
                 _check_finite(output.loss.item(), done)
                 taken, seconds, wait_share = meter.take(done)
-                log.log(
-                    done,
-                    {
-                        **stage.metrics(output, taken, seconds),
-                        "optim/lr": rate,
-                        "optim/grad_norm": float(norm),
-                        "speed/data_wait_share": wait_share,
-                        "memory/peak_mb": peak_memory_mb(device),
-                    },
-                )
+                common = {"optim/lr": rate, "optim/grad_norm": float(norm), "speed/data_wait_share": wait_share}
+                common["memory/peak_mb"] = peak_memory_mb(device)
+                log.log(done, {**stage.metrics(output, taken, seconds), **common})
             with meter.paused():
-                if done % settings.evaluate_every == 0 or done == settings.steps:
-                    with average.applied_to(stage.model) if average is not None else nullcontext():
-                        _evaluate(stage, log, done)
-                if done % settings.checkpoint_every == 0 or done == settings.steps:
-                    save_checkpoint(settings.run, done, stage.model, optimizer, average)
-                    with average.applied_to(stage.model) if average is not None else nullcontext():
-                        stage.export(settings.run / "model", done)
+                _evaluate_and_save(stage, settings, optimizer, average, log, done)
     finally:
         log.close()
 
@@ -195,14 +182,33 @@ def _step(
     return output, norm
 
 
-def _evaluate(stage: Stage, log: RunLog, step: int) -> None:
-    stage.model.eval()
-    with torch.compiler.set_stance("force_eager"):  # other shapes and modes: compiling them would cost minutes
-        metrics, media = stage.evaluate(step, log.run / "samples")
-    stage.model.train()
-    log.log(step, metrics, important=True)
-    for path in media:
-        log.media(step, f"samples/{path.stem.rsplit('_', 1)[0]}", path)
+def _evaluate_and_save(
+    stage: Stage,
+    settings: TrainingSettings,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
+    log: RunLog,
+    done: int,
+) -> None:
+    """Where their intervals say so, judge the model and save it; both with the averaged weights, if any."""
+    evaluates, saves = _due(done, settings.evaluate_every, settings), _due(done, settings.checkpoint_every, settings)
+    if saves:
+        save_checkpoint(settings.run, done, stage.model, optimizer, average)
+    with average.applied_to(stage.model) if average is not None else nullcontext():
+        if saves:
+            stage.export(settings.run / "model", done)
+        if evaluates:
+            stage.model.eval()
+            with torch.compiler.set_stance("force_eager"):  # other shapes and modes: compiling them costs minutes
+                metrics, media = stage.evaluate(done, log.run / "samples")
+            stage.model.train()
+            log.log(done, metrics, important=True)
+            for path in media:
+                log.media(done, f"samples/{path.stem.rsplit('_', 1)[0]}", path)
+
+
+def _due(done: int, every: int, settings: TrainingSettings) -> bool:
+    return done % every == 0 or done == settings.steps
 
 
 def _check_finite(loss: float, step: int) -> None:
@@ -217,33 +223,30 @@ class _Meter:
     """Clock of the training steps alone: evaluation and saving do not count."""
 
     def __init__(self, step: int) -> None:
+        self._restart(step)
+
+    def _restart(self, step: int) -> None:
         self._step = step
         self._begin = time.perf_counter()
         self._paused = self._waited = 0.0
 
-    def waiting(self) -> "_Span":
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
         """Time spent on a batch."""
-        return _Span(self, "_waited")
+        begin = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - begin
 
-    def paused(self) -> "_Span":
+    @contextmanager
+    def paused(self) -> Iterator[None]:
         """Time that is no training."""
-        return _Span(self, "_paused")
+        begin = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - begin
 
     def take(self, step: int) -> tuple[int, float, float]:
         """Steps and seconds since the last call, and the share of them spent waiting for data."""
         seconds = max(time.perf_counter() - self._begin - self._paused, 1e-9)
         result = step - self._step, seconds, self._waited / seconds
-        self.__init__(step)  # type: ignore[misc]
+        self._restart(step)
         return result
-
-
-class _Span:
-    def __init__(self, meter: _Meter, name: str) -> None:
-        self._meter, self._name = meter, name
-
-    def __enter__(self) -> None:
-        self._begin = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        spent = getattr(self._meter, self._name) + time.perf_counter() - self._begin
-        setattr(self._meter, self._name, spent)
