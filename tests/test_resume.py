@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,3 +179,16 @@ def test_a_killed_run_goes_on_in_a_fresh_process(command: str, tmp_path: Path) -
     subprocess.run([sys.executable, "-c", code, *arguments, "--run", broken, "--resume"], env=alone, check=True)
     assert_same_run(straight, broken)
     assert metrics(broken) == metrics(straight)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="torch.compile needs a C++ compiler")
+def test_compiled_training_learns_the_same(tmp_path: Path) -> None:
+    runs = {choice: str(tmp_path / choice) for choice in ("on", "off")}
+    without_dropout = GPT.replace("--model.dropout 0.2", "")  # its random numbers are drawn otherwise when compiled
+    for choice, run in runs.items():
+        call(f"{without_dropout} --run {run} --steps 3 --compile {choice}")
+        AcceleratorState._reset_state(True)
+    torch.compiler.reset()
+    for one, other in zip(metrics(runs["on"]), metrics(runs["off"]), strict=True):
+        assert one == pytest.approx(other, rel=1e-3)

@@ -35,7 +35,7 @@ class GPTOutput(NamedTuple):
 class Tables(NamedTuple):
     """The vectors of all indices, worked out once per pass (and once per sampling)."""
 
-    index: Tensor
+    current: Tensor
     """(K + 1, D): what an index is to the token that carries it."""
     earlier: Tensor
     """(K + 1, D): what it is as "stood there one latent frame earlier"."""
@@ -98,7 +98,7 @@ class VideoGPT(nn.Module):
     def embed_prefix(self, labels: Tensor, tables: Tables) -> Tensor:
         """Embeddings of condition and BOS: int64 (B,) -> (B, PREFIX, D)."""
         nothing = torch.full_like(labels, self.config.codebook_size)
-        bos = tables.index[nothing] + tables.earlier[nothing] + self._embed_place(torch.zeros_like(labels))
+        bos = tables.current[nothing] + tables.earlier[nothing] + self._embed_place(torch.zeros_like(labels))
         return torch.stack([self.label_embedding(labels), bos], dim=1)
 
     def embed(self, indices: Tensor, start: int, tables: Tables, before: Tensor | None = None) -> Tensor:
@@ -119,7 +119,7 @@ class VideoGPT(nn.Module):
         # The token at place p predicts place p + 1; one latent frame before that is p + 1 - frame.
         earlier = torch.cat([nothing, history], dim=1)[:, start + 1 : start + 1 + n]
         places = torch.arange(start + 1, start + 1 + n, device=indices.device)
-        return F.embedding(indices, tables.index) + F.embedding(earlier, tables.earlier) + self._embed_place(places)
+        return F.embedding(indices, tables.current) + F.embedding(earlier, tables.earlier) + self._embed_place(places)
 
     def _embed_place(self, place: Tensor) -> Tensor:
         row, column = self.places[place % len(self.places)].unbind(-1)
