@@ -16,7 +16,7 @@ from typing import Any
 
 import av
 
-from tokenreel.datasets.decoding import DecodedFrame, UnreadableVideo, VideoFacts
+from tokenreel.datasets.decoded_frame import DecodedFrame, UnreadableVideo, VideoFacts
 from tokenreel.datasets.decoding_pyav import open_video, reason, video_stream
 from tokenreel.datasets.frame_fit import FrameFit
 from tokenreel.datasets.frame_times import FrameClock, at_rate

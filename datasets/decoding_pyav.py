@@ -9,7 +9,7 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
-from tokenreel.datasets.decoding import DecodedFrame, UnreadableVideo, VideoFacts
+from tokenreel.datasets.decoded_frame import DecodedFrame, UnreadableVideo, VideoFacts
 from tokenreel.datasets.frame_fit import FrameFit
 from tokenreel.datasets.frame_times import FrameClock, at_rate
 

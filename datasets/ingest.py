@@ -108,7 +108,7 @@ def ingest(videos: VideoFolder, settings: IngestSettings, folder: Path, console:
 
 def _progress(console: Console) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, disable=console.quiet, transient=True)
+    return Progress(*columns, console=console, disable=console.quiet or not console.is_terminal, transient=True)
 
 
 def fingerprint(records: Sequence[ClipRecord], settings: dict[str, Any]) -> str:

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from tokenreel.datasets.decoding import FrameStream, UnreadableVideo
+from tokenreel.datasets.decoded_frame import UnreadableVideo
+from tokenreel.datasets.decoding import FrameStream
 
 # A video is static when no frame has more than this share of pixels that differ from the first frame by more
 # than the noise of a codec. A ball of two pixels in 64x64 that moves already exceeds it.

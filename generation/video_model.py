@@ -129,11 +129,14 @@ class VideoModel:
                 f"prompt has shape {prompt.shape}, expected (B, P, {self.frame_size[0]}, {self.frame_size[1]}, 3)"
             )
         device, config = self.gpt.angles.device, self.gpt.config
+        names: list[str | None] = [None] * B if labels is None else list(labels)
+        if len(names) != B:
+            raise ValueError(f"got {len(names)} labels for {B} prompts, expected one each (None for no class)")
         if P:
             indices = self.tokenizer.encode(to_video(prompt).to(device))
         else:
             indices = torch.zeros(B, 0, *config.grid[1:], dtype=torch.int64, device=device)
-        label_ids = torch.tensor(config.label_ids(list(labels or [None] * B)), device=device)
+        label_ids = torch.tensor(config.label_ids(names), device=device)
         indices = sample_indices(
             self.gpt,
             indices,

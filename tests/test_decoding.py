@@ -12,7 +12,8 @@ import av
 import numpy as np
 import pytest
 
-from tokenreel.datasets.decoding import FrameStream, UnreadableVideo, load_video
+from tokenreel.datasets.decoded_frame import UnreadableVideo
+from tokenreel.datasets.decoding import FrameStream, load_video
 from tokenreel.datasets.frame_fit import FrameFit
 from tokenreel.datasets.frame_times import FrameClock, exact_rate
 from tokenreel.datasets.video_writer import write_video

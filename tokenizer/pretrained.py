@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -72,7 +73,11 @@ def _swap(building: Path, folder: Path) -> None:
 def load_folder(folder: Path) -> tuple[TokenizerConfig, dict[str, Tensor]]:
     """Configuration and weights of a model folder (or of the model inside a run folder)."""
     folder = find_folder(folder)
-    content = json.loads((folder / "config.json").read_text())
+    try:
+        content = json.loads((folder / "config.json").read_text())
+        state = load_file(folder / "model.safetensors")
+    except (ValueError, SafetensorError) as error:
+        raise ValueError(f"{folder} is damaged ({error}); copy it again, or train it again") from None
     if content.pop("kind", None) != KIND:
         raise ValueError(f"{folder} is not a {KIND}; its config.json says otherwise, pass the tokenizer's folder")
     known = {field.name for field in dataclasses.fields(TokenizerConfig)}
@@ -80,7 +85,7 @@ def load_folder(folder: Path) -> tuple[TokenizerConfig, dict[str, Tensor]]:
         raise ValueError(
             f"{folder}/config.json names {sorted(set(content) - known)}, unknown to this version of tokenreel"
         )
-    return TokenizerConfig(**content), load_file(folder / "model.safetensors")
+    return TokenizerConfig(**content), state
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:

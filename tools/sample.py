@@ -68,6 +68,8 @@ def sample(config: Config) -> None:
     num_frames = config.frames or model.window - config.prompt_frames
     model.check_lengths(config.prompt_frames, num_frames)
     truth, labels = _from_input(config, model) if config.input else _from_validation(config, model)
+    config.check_codebook(model.gpt.config.codebook_size)
+    model.gpt.config.label_ids(labels)
     check_writable(config.out)
 
     seeds = [config.seed + i for i in range(config.num_samples)]

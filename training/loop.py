@@ -80,6 +80,11 @@ class TrainingSettings:
         for name in ("steps", "batch_size", "log_every", "evaluate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
+        if self.warmup < 0 or not 0 <= self.decay_share <= 1 or not self.clip_norm > 0:
+            raise ValueError(
+                f"warmup {self.warmup}, decay_share {self.decay_share}, clip_norm {self.clip_norm}: "
+                "expected at least 0, a share in [0, 1], and more than 0"
+            )
         if not 0 < self.lr < 1:
             raise ValueError(f"lr {self.lr}: expected a learning rate between 0 and 1, such as 3e-3")
         if not 0 <= self.ema_decay < 1:

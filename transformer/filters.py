@@ -25,6 +25,17 @@ class SamplingSettings:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p {self.top_p}: expected a probability in (0, 1]")
 
+    def check_codebook(self, codebook_size: int) -> None:
+        """Whether the settings fit a model of so many codes.
+
+        Raises:
+            ValueError: If ``top_k`` is larger.
+        """
+        if self.top_k > codebook_size:
+            raise ValueError(
+                f"top_k {self.top_k} exceeds the codebook of {codebook_size} codes; use a smaller one, or 0 for all"
+            )
+
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:
     """Set all but the k largest logits (..., K) to minus infinity; ties at the edge stay; 0 keeps all."""

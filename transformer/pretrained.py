@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -64,7 +65,11 @@ def save_folder(
 def load_folder(folder: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
     """Configuration and weights of a model folder (or of the model inside a run folder)."""
     folder = find_folder(folder)
-    content = json.loads((folder / "config.json").read_text())
+    try:
+        content = json.loads((folder / "config.json").read_text())
+        state = load_file(folder / "model.safetensors")
+    except (ValueError, SafetensorError) as error:
+        raise ValueError(f"{folder} is damaged ({error}); copy it again, or train it again") from None
     if content.pop("kind", None) != KIND:
         raise ValueError(f"{folder} is not a {KIND}; its config.json says otherwise, pass the GPT's folder")
     known = {field.name for field in dataclasses.fields(GPTConfig)}
@@ -72,4 +77,4 @@ def load_folder(folder: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
         raise ValueError(
             f"{folder}/config.json names {sorted(set(content) - known)}, unknown to this version of tokenreel"
         )
-    return GPTConfig(**content), load_file(folder / "model.safetensors")
+    return GPTConfig(**content), state

@@ -98,8 +98,4 @@ def _check(
             f"{prompt.shape[1]} prompt and {num_latent_frames} new latent frames asked for, expected at least 1 "
             f"new one and at most {grid[0]} together, the window this GPT was trained on"
         )
-    if settings.top_k > gpt.config.codebook_size:
-        raise ValueError(
-            f"top_k {settings.top_k} exceeds the codebook of {gpt.config.codebook_size} codes; "
-            "use a smaller one, or 0 for all"
-        )
+    settings.check_codebook(gpt.config.codebook_size)
