@@ -46,6 +46,9 @@ class Config(SamplingSettings):
     """Folder for evaluation.json."""
     prompt_frames: int = 4
     """Frames given to the model."""
+    top_p: float = 0.9
+    """Draw among the likeliest indices that together have this probability; 1 is all, and lets one index from the
+    far tail break an object now and then."""
     clips: int = 64
     """Validation clips to continue, one per video as far as there are so many."""
     seed: int = 0

@@ -38,6 +38,9 @@ class Config(SamplingSettings):
     """A video to continue, of any size and rate; default: clips of the validation split."""
     prompt_frames: int = 4
     """Frames given to the model, a multiple of its temporal stride; 0 makes clips from nothing."""
+    top_p: float = 0.9
+    """Draw among the likeliest indices that together have this probability; 1 is all, and lets one index from the
+    far tail break an object now and then."""
     frames: int = 0
     """New frames; 0: up to the window the model was trained on."""
     num_samples: int = 4
