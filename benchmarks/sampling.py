@@ -68,6 +68,11 @@ def compare(name: str, size: GPTSize, batch: int, repeats: int, bandwidth: float
         torch.nn.init.normal_(parameter, std=0.02)
     prompt = torch.randint(0, 1024, (batch, 1, *GRID[1:]))
     seeds = list(range(batch))
+    if not torch.equal(
+        sample_indices(gpt, prompt, GRID[0] - 1, SETTINGS, seeds),
+        sample_with_library_cache(gpt, prompt, GRID[0] - 1, seeds),
+    ):
+        raise ValueError(f"{name}, batch {batch}: the two samplers drew different indices")
     ours, theirs = [], []
     for _ in range(repeats):
         ours.append(_seconds(lambda: sample_indices(gpt, prompt, GRID[0] - 1, SETTINGS, seeds)))

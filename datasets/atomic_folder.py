@@ -52,11 +52,12 @@ def _remove_abandoned(cache: Path) -> None:
         return
     for folder in cache.glob(f"*.tmp-*-{_host()}"):
         pid = folder.name.removesuffix(f"-{_host()}").rpartition(".tmp-")[2]
-        if pid.isdigit() and not _lives(int(pid)):
+        if pid.isdigit() and not process_lives(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _lives(pid: int) -> bool:
+def process_lives(pid: int) -> bool:
+    """Whether a process of this machine is running."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

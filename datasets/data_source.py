@@ -1,14 +1,14 @@
 """The videos a command works on: the user's folder, or the embedded world when none is named."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenreel.datasets.clip_store import ClipStore, open_or_ingest
+from tokenreel.datasets.clip_store import ClipStore, ClipWindows, open_or_ingest
 from tokenreel.datasets.ingest import Decoder, IngestSettings
 from tokenreel.datasets.world_states import WORLD_FILE
-from tokenreel.datasets.worlds import write_world
+from tokenreel.datasets.worlds import WorldSettings, write_world
 
 EMBEDDED_WORLD = Path("data/balls")
 
@@ -40,21 +40,30 @@ class DataSettings:
         """(height, width) in pixels."""
         return self.size, self.width or self.size
 
-    def to_json(self) -> dict[str, Any]:
-        """What a model's provenance keeps of it."""
-        return {"size": self.size, "width": self.width, "fps": self.fps, "decoder": self.decoder}
+    def describe(self, store: ClipStore) -> dict[str, Any]:
+        """What shards and models keep of the videos they were made from, for :meth:`of_model`."""
+        return {
+            "folder": str(self.data or EMBEDDED_WORLD),
+            "clip_store": str(store.path),
+            "fingerprint": store.fingerprint,
+            "size": self.size,
+            "width": self.width,
+            "fps": self.fps,
+            "decoder": self.decoder,
+        }
 
     @classmethod
     def of_model(cls, origin: Mapping[str, Any], data: Path | None, cache: Path) -> "DataSettings":
         """Videos as a model was trained on them.
 
         Args:
-            origin: ``provenance.json``'s ``data``: what :meth:`to_json` kept, and the ``clip_store``.
-            data: Other videos to bring to the same frames; None: the clip store it was trained on.
+            origin: What :meth:`describe` said of them.
+            data: Other videos to bring to the same frames; None: its clip store, or the folder that was made from.
             cache: Folder of decoded videos.
         """
         kept = {name: origin[name] for name in ("size", "width", "fps", "decoder")}
-        return cls(data=data or Path(origin["clip_store"]), cache=cache, **kept)
+        store = Path(origin["clip_store"])
+        return cls(data=data or (store if store.is_dir() else Path(origin["folder"])), cache=cache, **kept)
 
 
 def open_data(settings: DataSettings) -> ClipStore:
@@ -70,5 +79,19 @@ def open_data(settings: DataSettings) -> ClipStore:
         data = EMBEDDED_WORLD
         if not (data / WORLD_FILE).exists():
             print(f"making the embedded world in {data}")
-            write_world("balls", data, 600, 64, 64, 48, 10.0, 0)
+            write_world("balls", data, **asdict(WorldSettings()))
     return open_or_ingest(data, settings.ingest_settings(), settings.cache)
+
+
+def held_out_windows(settings: DataSettings, clip_frames: int, one_per_video: bool) -> ClipWindows:
+    """Clips of the validation split, not overlapping; of the training split, and said so, where it has none.
+
+    Raises:
+        Errors of :func:`open_data`, and ValueError if no video is long enough.
+    """
+    store = open_data(settings)
+    split = store.held_out_split(clip_frames)
+    if split != "val":
+        print(f"no validation video has {clip_frames} frames: taking clips of split {split!r}")
+    hop = max((record.frames for record in store.split(split)), default=1) if one_per_video else clip_frames
+    return ClipWindows(store, split, clip_frames, hop)

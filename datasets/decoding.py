@@ -86,7 +86,7 @@ class Video:
 
 
 def load_video(
-    path: Path,
+    path: Path | str,
     height: int,
     width: int,
     fps: float | None = None,
@@ -110,6 +110,7 @@ def load_video(
         FileNotFoundError: If there is no such file.
         ValueError: If the file gives no frame, or an argument is out of range.
     """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no video file at {path}; give the path of an existing video")
     if max_frames is not None and max_frames < 1:

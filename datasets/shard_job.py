@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tokenreel.datasets.atomic_folder import process_lives
 from tokenreel.datasets.shard_file import read_clips, shard_entry
 from tokenreel.datasets.shard_manifest import (
     ShardEntry,
@@ -169,7 +170,9 @@ def finish(folder: Path, plan: ShardPlan) -> ShardManifest:
     if bad:
         raise ValueError(f"{len(bad)} of {len(plan.ranges)} shards are missing or damaged, the first: {bad[0]}")
     for leftover in folder.glob("*.tmp-*"):
-        leftover.unlink(missing_ok=True)
+        pid = leftover.name.rpartition(".tmp-")[2]
+        if not (pid.isdigit() and process_lives(int(pid))):  # another process may share the job
+            leftover.unlink(missing_ok=True)
     manifest = replace(plan.manifest, videos=len(videos), shards=tuple(entries))
     manifest.save(folder)
     return manifest

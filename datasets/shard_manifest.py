@@ -59,7 +59,9 @@ class ShardManifest:
         fps: Frames per second of the clips; None when each video kept its own (then it is in the records).
         clip_frames: Frames of one clip, ``t_lat * stride_t``.
         hop: Frames from the start of one clip to the start of the next one of the same video.
-        source: Where the clips come from (JSON; the same in every run of the same job).
+        source: Where the clips come from and what is known of their indices (JSON; the same in every run of the
+            same job): ``data`` (folder, clip store, fingerprint, frames), ``levels`` (values of each digit of an
+            index, empty if it has none), ``labels`` (class names).
         block: Clips per sample of the tar; the last block of a shard may be shorter.
         videos: Number of distinct videos; 0 as long as there are no shards.
         shards: The files in order; shard k is called ``shard_name(k)``.

@@ -7,6 +7,7 @@ sidecar `NAME.json` with its caption, label, actions and states; `world.json` sa
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tokenreel.datasets import world_balls, world_paddle
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.datasets.world_episode import Episode
 
-__all__ = ["WORLDS", "Episode", "simulate", "write_world"]
+__all__ = ["WORLDS", "Episode", "WorldSettings", "simulate", "write_world"]
 
 FORMAT_VERSION = 1
 
@@ -29,6 +30,24 @@ WORLDS = tuple(_SIMULATORS)
 # One clip's seed is seed * _SEEDS + index, validation clips counted from the middle: no two clips of any
 # split or any world seed share one.
 _SEEDS = 2**32
+
+
+@dataclass(frozen=True)
+class WorldSettings:
+    """How much of a world is written; the defaults are those of the embedded one."""
+
+    count: int = 600
+    """Training clips."""
+    val_count: int = 64
+    """Validation clips."""
+    size: int = 64
+    """Height and width in pixels; even, at least 32."""
+    frames: int = 48
+    """Frames per clip."""
+    fps: float = 10.0
+    """Frames per second of the files."""
+    seed: int = 0
+    """Same seed, same world."""
 
 
 def simulate(world: str, seed: int, size: int, frames: int, **options: Any) -> Episode:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from accelerate.state import AcceleratorState
+from safetensors import SafetensorError
 
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.tools import evaluate, make_world, sample, tokenize_dataset, train_gpt, train_tokenizer
@@ -48,6 +49,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         call(f"{TOKENIZER} --data world --run other --steps 1 --seed 1")
         call(f"{TOKENIZE} --tokenizer tok --out tokens")
         call(f"{GPT} --shards tokens --run gpt --steps 1")
+        call("make_world balls --out world2 --count 3 --val-count 1 --size 32 --frames 16 --seed 1")
+        call(f"{TOKENIZE} --tokenizer tok --out tokens2 --hop 2")
+        shutil.copytree(
+            "tokens", "stopped", ignore=lambda here, _: {"manifest.json"} if here.endswith("val") else set()
+        )
+        shutil.copytree("gpt", "damaged")
+        weights = Path("damaged/model/model.safetensors")
+        weights.write_bytes(weights.read_bytes()[:1000])
         Path("empty").mkdir()
         Path("texts").mkdir()
         for name in ("a.txt", "b.txt", "c.md"):
@@ -134,7 +143,7 @@ CASES = {
     "short video": (f"{SAMPLE} --input short.mp4 --out new", "short.mp4 has 2 frames at 10 fps, expected at least 4"),
     "label": (f"{SAMPLE} --label bird --out new", "label 'bird' is unknown to this model; it knows: "),
     # numbers
-    "no samples": (f"{SAMPLE} --num-samples 0 --out new", "num_samples 0: expected at least 1"),
+    "no samples": (f"{SAMPLE} --num-samples 0 --out new", "num_samples 0, seed 0: expected at least 1"),
     "top-k": (f"{SAMPLE} --top-k 26 --out new", "top_k 26 exceeds the codebook of 25 codes"),
     "temperature": (f"{SAMPLE} --temperature -1 --out new", "temperature -1.0: expected 0"),
     "steps": (f"{GPT} --steps 0 --run new", "steps 0: expected at least 1"),
@@ -156,6 +165,19 @@ CASES = {
     "evaluation below a file": ("evaluate --model gpt --cache clips --out file/new", "cannot write to file/new"),
     "cache below a file": (f"{TOKENIZER} --data world --cache file/x --run new", "file/x"),
     "an existing run": (f"{GPT} --shards tokens --run gpt --steps 2", "gpt already holds a run; add --resume"),
+    "other videos": (
+        f"{TOKENIZER} --data world2 --run tok --steps 2 --resume",
+        "tok was trained with videos=.*, got .*; resume with the same setting",
+    ),
+    "other shards": (
+        f"{GPT} --shards tokens2 --run gpt --steps 2 --resume",
+        'gpt was trained with made_of=.*"hop": 4.*, got .*"hop": 2',
+    ),
+    "unfinished validation shards": (f"{GPT} --shards stopped --run new", "stopped/val are unfinished; run"),
+    "no cuda": (f"{TOKENIZER} --data world --run new --device cuda", "torch finds none; use --device cpu"),
+    "no clips to judge": ("evaluate --model gpt --cache clips --clips 0 --out new", "clips 0, seed 0: expected"),
+    "a seed too large": (f"{SAMPLE} --seed 18446744073709551616 --out new", "expected at least 1, and 0 or more"),
+    "weights cut short": ("sample --model damaged --out new", "damaged/model is damaged .*; copy it again"),
     "other settings": (
         f"{TOKENIZER} --data world --run tok --steps 2 --resume --seed 7",
         "tok was trained with seed=0, got 7; resume with the same setting",
@@ -191,7 +213,7 @@ def test_a_disk_that_fills_up_leaves_the_earlier_checkpoint_and_model_whole(
         saves.append(path)
         if len(saves) == 2:
             path.write_bytes(b"half of it")
-            raise OSError(28, "No space left on device")
+            raise SafetensorError("I/O error: No space left on device")  # as the library reports it
         write(weights, path)
 
     with monkeypatch.context() as patch:
@@ -199,6 +221,40 @@ def test_a_disk_that_fills_up_leaves_the_earlier_checkpoint_and_model_whole(
         expect_one_line(command, "cannot write the checkpoint .*step_000004: .*No space left.*--resume", capfd)
     assert [p.name for p in (run / "checkpoints").iterdir()] == ["step_000002"]
     assert not list(run.rglob("*tmp*"))
-    assert json.loads((run / "model" / "provenance.json").read_text())["step"] == 2
+    assert json.loads((run / "model" / "provenance.json").read_text())["step"] == 4, (
+        "the model came first, and is whole"
+    )
     call(f"{command} --resume")
     assert json.loads((run / "model" / "provenance.json").read_text())["step"] == 4
+
+
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    expect_one_line(f"{GPT} --shards tokens --run new", "2 processes launched, expected one", capfd)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    shutil.copytree("gpt", run)
+    for name in ("weights.safetensors", "state.pt", "meta.json"):
+        path = run / "checkpoints" / "step_000001" / name
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        command = f"{GPT} --shards tokens --run {run} --steps 1 --resume"
+        expect_one_line(command, "step_000001 is damaged .*delete this folder", capfd)
+        path.write_bytes(content)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    command = f"{TOKENIZER} --data world --run {run} --steps 40 --log-every 40 --checkpoint-every 5 --warmup 0"
+    with pytest.MonkeyPatch.context() as patch:
+        batch = train_tokenizer.TokenizerStage.batch
+
+        def broken(stage: Any, step: int) -> dict[str, Any]:
+            return {"video": batch(stage, step)["video"] * (float("nan") if step >= 7 else 1.0)}
+
+        patch.setattr(train_tokenizer.TokenizerStage, "batch", broken)
+        expect_one_line(command, "loss nan and gradient norm .* at step 10, expected finite numbers", capfd)
+    assert [p.name for p in (run / "checkpoints").iterdir()] == ["step_000005"]
+    assert json.loads((run / "model" / "provenance.json").read_text())["step"] == 5

@@ -18,7 +18,8 @@ def test_without_a_folder_the_embedded_world_is_made_once(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    def small_world(world: str, out: Path, *_: object) -> bool:
+    def small_world(world: str, out: Path, **settings: object) -> bool:
+        assert settings == {"count": 600, "val_count": 64, "size": 64, "frames": 48, "fps": 10.0, "seed": 0}
         return write_world(world, out, 2, 1, 32, 8, 10.0, 0)
 
     monkeypatch.setattr(data_source, "write_world", small_world)
@@ -28,14 +29,17 @@ def test_without_a_folder_the_embedded_world_is_made_once(
     assert capsys.readouterr().out.count("making the embedded world in data/balls") == 1
 
 
-def test_settings_of_a_model_come_back_from_its_provenance() -> None:
-    settings = DataSettings(Path("my/videos"), size=32, width=48, fps=0, decoder="decord")
-    origin = {**settings.to_json(), "clip_store": "runs/clips/x"}
+def test_settings_of_a_model_come_back_from_its_provenance(world: Path, tmp_path: Path) -> None:
+    settings = DataSettings(world, size=32, width=48, fps=0, cache=tmp_path / "clips")
+    store = open_data(settings)
+    origin = json.loads(json.dumps(settings.describe(store)))
     again = DataSettings.of_model(origin, None, Path("cache"))
-    assert again == replace(settings, data=Path("runs/clips/x"), cache=Path("cache"))
+    assert again == replace(settings, data=store.path, cache=Path("cache"))
     assert DataSettings.of_model(origin, Path("other"), Path("cache")).data == Path("other")
+    gone = DataSettings.of_model({**origin, "clip_store": "gone"}, None, Path("cache"))
+    assert gone.data == world, "without the clip store, the folder it was made from"
     ingest = settings.ingest_settings()
-    assert (ingest.height, ingest.width, ingest.fps, ingest.decoder) == (32, 48, None, "decord")
+    assert (ingest.height, ingest.width, ingest.fps, ingest.decoder) == (32, 48, None, "pyav")
     assert DataSettings(size=40).frame_size == (40, 40)
 
 

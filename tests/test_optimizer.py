@@ -13,8 +13,6 @@ from tokenreel.training.schedule import warmup_stable_decay
 
 
 class Net(nn.Module):
-    adamw_layers = ("head",)
-
     def __init__(self, width: int = 8) -> None:
         super().__init__()
         self.embedding = nn.Embedding(5, width)
@@ -57,12 +55,9 @@ def test_matrices_go_to_muon_and_everything_else_to_adamw() -> None:
     model = Net()
     groups = {group["muon"]: group for group in build_optimizer(model, 1e-3, weight_decay=0.1).param_groups}
     names = {id(p): name for name, p in model.named_parameters()}
-    assert {names[id(p)] for p in groups[True]["params"]} == {"up.weight", "twin.weight", "down.weight"}
-    assert {names[id(p)] for p in groups[False]["params"]} == set(names.values()) - {
-        "up.weight",
-        "twin.weight",
-        "down.weight",
-    }
+    matrices = {"up.weight", "twin.weight", "down.weight", "head.weight"}
+    assert {names[id(p)] for p in groups[True]["params"]} == matrices
+    assert {names[id(p)] for p in groups[False]["params"]} == set(names.values()) - matrices
     assert groups[True]["weight_decay"] == 0.1 and groups[False]["weight_decay"] == 0.0
     only = build_optimizer(nn.Linear(4, 4, bias=False), 1e-3, 0.0)
     assert [group["muon"] for group in only.param_groups] == [True]

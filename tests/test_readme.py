@@ -54,3 +54,17 @@ def test_every_option_named_in_the_readme_exists(capsys: pytest.CaptureFixture[s
         known |= set(re.findall(r"--[a-z][a-z.-]*", capsys.readouterr().out))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*", README))
     assert named and not named - known
+
+
+def test_pictures_exist_and_nothing_is_left_to_fill_in() -> None:
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README)
+    assert pictures and all((ROOT / picture).is_file() for picture in pictures)
+    assert not re.search(r"DEMO_TABLE|TODO|TBD", README)
+
+
+def test_the_python_example_imports_what_it_uses() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    compile(example, "README.md", "exec")
+    for line in example.splitlines():
+        if line.startswith("from tokenreel"):
+            exec(line, {})

@@ -15,6 +15,8 @@ from tokenreel.tokenizer.frames import to_frames, to_video
 from tokenreel.tokenizer.pretrained import find_folder, read_provenance
 from tokenreel.tokenizer.quantizer import build_quantizer
 
+TOLD = {"step": 2, "data": {}, "clip_frames": 4, "peak_memory_mb": 1.0}
+
 both = pytest.mark.parametrize("quantizer", ["fsq", "vq"])
 
 
@@ -226,12 +228,12 @@ def test_golden_first_loss() -> None:
 def test_a_saved_tokenizer_is_the_same_when_loaded(quantizer: Literal["fsq", "vq"], tmp_path: Path) -> None:
     tokenizer, _ = trained(tiny(quantizer), smooth_video(), steps=2)
     tokenizer.eval()
-    told = tokenizer.save_pretrained(tmp_path / "model", provenance={"step": 2})
+    told = tokenizer.save_pretrained(tmp_path / "model", provenance=TOLD)
     loaded = VideoTokenizer.from_pretrained(tmp_path / "model")
     assert loaded.config == tokenizer.config and not loaded.training
     assert torch.equal(loaded.encode(smooth_video()), tokenizer.encode(smooth_video()))
     assert torch.equal(loaded.reconstruct(smooth_video()), tokenizer.reconstruct(smooth_video()))
-    assert read_provenance(tmp_path / "model") == {"step": 2}
+    assert read_provenance(tmp_path / "model") == TOLD
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == [
         "config.json",
         "model.safetensors",

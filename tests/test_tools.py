@@ -143,6 +143,23 @@ def test_sampling_writes_each_clip_and_the_comparison_and_prints_where(
     assert {(46, 160, 67), (207, 106, 0)} <= colours, "prompt and new frames are not marked"
 
 
+def test_sample_i_is_the_same_however_many_are_made(tmp_path: Path) -> None:
+    for number in (1, 3):
+        call(f"{SAMPLE} --out {tmp_path}/{number} --num-samples {number}")
+    assert (tmp_path / "1/sample_000.mp4").read_bytes() == (tmp_path / "3/sample_000.mp4").read_bytes()
+
+
+def test_a_gpt_of_other_videos_than_its_tokenizers_says_so(tmp_path: Path) -> None:
+    call(f"make_world paddle --out {tmp_path}/paddle --count 3 --val-count 1 --size 32 --frames 16")
+    call(f"tokenize_dataset --tokenizer tok --data {tmp_path}/paddle --out {tmp_path}/tokens --cache clips")
+    call(f"{GPT.replace('--shards tokens', '')} --shards {tmp_path}/tokens --run {tmp_path}/gpt --steps 1")
+    made = json.loads((tmp_path / "gpt/model/provenance.json").read_text())
+    assert made["data"]["folder"] == f"{tmp_path}/paddle"
+    call(f"evaluate --model {tmp_path}/gpt --cache clips --out {tmp_path}/judged")
+    judged = json.loads((tmp_path / "judged/evaluation.json").read_text())
+    assert judged["clips"] == 1 and judged["split"] == "val" and "position_error_px" not in judged
+
+
 @pytest.mark.parametrize("ending", ["mp4", "webm", "gif", "avi"])
 def test_every_format_can_be_read_again(ending: str, tmp_path: Path) -> None:
     call(f"{SAMPLE} --out {tmp_path} --num-samples 1 --prompt-frames 8 --frames 4 --format {ending}")

@@ -190,7 +190,7 @@ def test_a_full_disk_and_an_interruption_end_in_one_line(
     assert end.value.code == code
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert said.startswith("error: no space" if code == 2 else "interrupted; the same command with --resume")
+    assert said.startswith("error: no space" if code == 2 else "interrupted; run the same command again")
 
 
 def test_a_fault_of_ours_keeps_its_trace() -> None:

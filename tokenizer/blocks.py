@@ -28,7 +28,7 @@ class RMSNorm(nn.RMSNorm):
 class CausalMixer(nn.Module):
     """Mix neighbours: a depthwise 3x3 convolution in space, then depthwise taps back in time.
 
-    Factored because a depthwise 3D convolution costs three to six times as much on a CPU.
+    Factored, since CPUs run depthwise 3D convolutions slowly.
     """
 
     def __init__(self, dim: int) -> None:

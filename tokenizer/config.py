@@ -76,5 +76,5 @@ class TokenizerConfig:
 PRESETS: dict[str, TokenizerConfig] = {
     "tiny": TokenizerConfig(),
     "small": TokenizerConfig(width=384, encoder_depth=4, decoder_depth=8, levels=(8, 8, 8, 5)),
-    "base": TokenizerConfig(width=768, encoder_depth=8, decoder_depth=16, levels=(8, 8, 8, 5, 5, 5)),
+    "base": TokenizerConfig(width=768, encoder_depth=8, decoder_depth=16, levels=(8, 8, 8, 5, 5)),
 }

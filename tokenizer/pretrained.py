@@ -56,6 +56,8 @@ def save_folder(folder: Path, model: nn.Module, config: TokenizerConfig, provena
         (building / "config.json").write_text(json.dumps(content, indent=2) + "\n")
         (building / "provenance.json").write_text(json.dumps(dict(provenance), indent=2) + "\n")
         _swap(building, folder)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {folder}: {error}; free space or make the folder writable") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return fingerprint(folder)
@@ -99,4 +101,9 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} is missing, expected what the tokenizer was trained on; train it with tools/train_tokenizer.py"
         )
-    return json.loads(path.read_text())
+    told = json.loads(path.read_text())
+    if not {"data", "clip_frames", "peak_memory_mb"} <= set(told):
+        raise ValueError(
+            f"{path} does not say what the tokenizer was trained on; train it with tools/train_tokenizer.py"
+        )
+    return told

@@ -68,7 +68,7 @@ class VQuantizer(nn.Module):
             threshold_ema_dead_code=0.1,
             rotation_trick=True,
             commitment_weight=1.0,
-            sync_codebook=torch.distributed.is_available() and torch.distributed.is_initialized(),
+            sync_codebook=False,  # said outright: the library's own guess is kept for the whole process
         )
 
     def forward(self, features: Tensor) -> Quantized:

@@ -15,7 +15,9 @@ class CodebookUsage:
 
     def update(self, indices: Tensor) -> None:
         """Count a batch of indices, int64 of any shape in [0, K)."""
-        self._batches.append(torch.bincount(indices.flatten(), minlength=self.codebook_size).cpu())
+        # Clamped, since features that are no numbers give other indices, and the training loop tells of those.
+        inside = indices.flatten().clamp(0, self.codebook_size - 1)
+        self._batches.append(torch.bincount(inside, minlength=self.codebook_size).cpu())
 
     @property
     def counts(self) -> Tensor:

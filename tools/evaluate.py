@@ -12,6 +12,7 @@ better) and a copy of the last prompt frame (any continuation should be).
 import json
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 from tokenreel.datasets.clip_store import ClipWindows
-from tokenreel.datasets.data_source import EMBEDDED_WORLD, DataSettings, open_data
+from tokenreel.datasets.data_source import DataSettings, held_out_windows
 from tokenreel.datasets.world_states import DiscStates, disc_states
 from tokenreel.evaluation.fidelity import psnr
 from tokenreel.evaluation.tracking import position_error, track_discs
@@ -32,8 +34,10 @@ from tokenreel.tokenizer.pretrained import read_provenance
 from tokenreel.training.command_line import run_tool
 from tokenreel.training.hardware import DeviceName, describe_hardware, peak_memory_mb, pick_device
 from tokenreel.training.run_folder import check_writable
-from tokenreel.transformer import SamplingSettings
-from tokenreel.transformer.pretrained import find_folder
+from tokenreel.transformer import SamplingSettings, sample_indices
+from tokenreel.transformer.pretrained import data_of, find_folder
+
+CLIPS_AT_ONCE = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,57 +67,84 @@ class Config(SamplingSettings):
 
 def evaluate(config: Config) -> None:
     """Judge the model, print the table, write evaluation.json."""
+    if config.clips < 1 or not 0 <= config.seed < 2**32:
+        raise ValueError(f"clips {config.clips}, seed {config.seed}: expected at least 1, and 0 or more below 2**32")
     device = pick_device(config.device)
     model = VideoModel.from_pretrained(config.model, device)
-    num_frames = model.window - config.prompt_frames
-    model.check_lengths(config.prompt_frames, num_frames)
-    origin = read_provenance(find_folder(config.model) / "tokenizer")
-    windows = _windows(config, model, origin["data"])
+    model.check_lengths(config.prompt_frames, model.window - config.prompt_frames)
+    config.check_codebook(model.gpt.config.codebook_size)
+    source = DataSettings.of_model(data_of(config.model), config.data, config.cache)
+    windows = held_out_windows(source, model.window, one_per_video=True)
     check_writable(config.out)
-    chosen = np.linspace(0, len(windows) - 1, min(config.clips, len(windows))).round().astype(int)
-    truth = windows.batch(chosen)
 
-    indices = model.tokenizer.encode(to_video(truth).to(device))
-    reconstruction = to_frames(model.tokenizer.decode(indices))
+    chosen = np.linspace(0, len(windows) - 1, min(config.clips, len(windows))).round().astype(int)
+    truth, labels = windows.batch(chosen), _label_ids(windows, chosen, model)
+    indices = torch.cat([model.tokenizer.encode(to_video(part).to(device)) for part in _parts(truth)])
     begin = time.perf_counter()
-    seeds = [config.seed + i for i in range(len(truth))]
-    made = model.continue_frames(truth[:, : config.prompt_frames], num_frames, config, seeds).frames
-    seconds = time.perf_counter() - begin
-    with torch.no_grad():
-        bits = model.gpt(indices).loss.item() / math.log(2)
+    made = _continued(config, model, indices, labels)
+    tokens_per_s = (indices.numel() - _prompt(config, model, indices).numel()) / (time.perf_counter() - begin)
+    frames = {"model": _decoded(model, made), "tokenizer_alone": _decoded(model, indices)}
+    bits = _bits_per_token(model, indices, labels)
     result: dict[str, Any] = {
+        "split": windows.records[0].split,
         "clips": len(truth),
-        "tokenizer_psnr_db": float(psnr(reconstruction, truth).clip(max=100).mean()),
+        "sampling": {name: getattr(config, name) for name in ("temperature", "top_k", "top_p", "seed")},
+        "tokenizer_psnr_db": float(psnr(frames["tokenizer_alone"], truth).clip(max=100).mean()),
         "bits_per_token": bits,
         "bits_per_pixel": bits * indices[0].numel() / truth[0, ..., 0].size,
-        "sampling_tokens_per_s": indices[:, config.prompt_frames // model.tokenizer.config.stride[0] :].numel()
-        / seconds,
+        "sampling_tokens_per_s": tokens_per_s,
         "peak_memory_mb": {
-            "train_tokenizer": origin["peak_memory_mb"],
+            "train_tokenizer": read_provenance(find_folder(config.model) / "tokenizer")["peak_memory_mb"],
             "train_gpt": json.loads((find_folder(config.model) / "provenance.json").read_text())["peak_memory_mb"],
             "evaluate": peak_memory_mb(device),
         },
         "hardware": describe_hardware(device),
     }
-    copied = np.concatenate(
-        [truth[:, : config.prompt_frames], np.repeat(truth[:, [config.prompt_frames - 1]], num_frames, axis=1)], axis=1
-    ) if config.prompt_frames else None  # fmt: skip
-    root = config.data or Path(origin["data"]["folder"] or EMBEDDED_WORLD)
+    root = config.data or Path(data_of(config.model)["folder"])
     states = [disc_states(root, windows.location(clip)[0]) for clip in chosen]
-    if copied is not None and all(state is not None for state in states):
+    if config.prompt_frames and all(state is not None for state in states):
+        last = truth[:, [config.prompt_frames - 1]]
+        frames["copy_last_frame"] = np.repeat(last, model.window, axis=1)
         starts = [windows.location(clip)[1] for clip in chosen]
-        kinds = {"model": made, "tokenizer_alone": reconstruction, "copy_last_frame": copied}
         result["position_error_px"] = {
-            name: _position_errors(frames, states, starts, config.prompt_frames) for name, frames in kinds.items()
+            name: _position_errors(clips, states, starts, config.prompt_frames) for name, clips in frames.items()
         }
     _report(result, config)
 
 
-def _windows(config: Config, model: VideoModel, origin: dict[str, Any]) -> ClipWindows:
-    store = open_data(DataSettings.of_model(origin, config.data, config.cache))
-    split = store.held_out_split(model.window)
-    longest = max(record.frames for record in store.split(split))
-    return ClipWindows(store, split, model.window, hop=longest)  # one window per video
+def _parts(clips: Any) -> Iterator[Any]:
+    """A batch in pieces of bounded memory."""
+    for begin in range(0, len(clips), CLIPS_AT_ONCE):
+        yield clips[begin : begin + CLIPS_AT_ONCE]
+
+
+def _label_ids(windows: ClipWindows, chosen: np.ndarray, model: VideoModel) -> Tensor:
+    """Ids of the clips' own classes; 0 where the model does not know them."""
+    known = model.gpt.config.labels
+    names = [label if (label := windows.location(clip)[0].label) in known else None for clip in chosen]
+    return torch.tensor(model.gpt.config.label_ids(names), device=model.gpt.angles.device)
+
+
+def _prompt(config: Config, model: VideoModel, indices: Tensor) -> Tensor:
+    """The indices of the prompt: by causality the first of the whole clip's."""
+    return indices[:, : config.prompt_frames // model.tokenizer.config.stride[0]]
+
+
+def _continued(config: Config, model: VideoModel, indices: Tensor, labels: Tensor) -> Tensor:
+    prompt = _prompt(config, model, indices)
+    seeds = [config.seed + i for i in range(len(indices))]
+    return sample_indices(model.gpt, prompt, indices.shape[1] - prompt.shape[1], config, seeds, labels)
+
+
+def _decoded(model: VideoModel, indices: Tensor) -> np.ndarray:
+    return np.concatenate([to_frames(model.tokenizer.decode(part)) for part in _parts(indices)])
+
+
+@torch.no_grad()
+def _bits_per_token(model: VideoModel, indices: Tensor, labels: Tensor) -> float:
+    parts = zip(_parts(indices), _parts(labels), strict=True)
+    nats = sum(model.gpt(clips, names).loss.item() * len(clips) for clips, names in parts)
+    return nats / len(indices) / math.log(2)
 
 
 def _position_errors(
@@ -133,7 +164,7 @@ def _report(result: dict[str, Any], config: Config) -> None:
     path = config.out / "evaluation.json"
     path.write_text(json.dumps(result, indent=2) + "\n")
     console = Console()
-    table = Table(title=f"{config.model} on {result['clips']} validation clips", title_justify="left")
+    table = Table(title=f"{config.model} on {result['clips']} clips of split {result['split']}", title_justify="left")
     table.add_column("figure")
     table.add_column("value", justify="right")
     table.add_row("tokenizer PSNR (dB)", f"{result['tokenizer_psnr_db']:.2f}")

@@ -15,30 +15,18 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from tokenreel.datasets.worlds import write_world
+from tokenreel.datasets.worlds import WorldSettings, write_world
 from tokenreel.training.command_line import run_tool
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(WorldSettings):
     """What to make."""
 
     world: Annotated[Literal["balls", "paddle"], tyro.conf.Positional] = "balls"
     """balls: coloured balls that bounce off walls and each other; paddle: a game with an action per frame."""
     out: Path | None = None
     """Folder to write; default: data/ and the world's name."""
-    count: int = 600
-    """Training clips."""
-    val_count: int = 64
-    """Validation clips."""
-    size: int = 64
-    """Height and width in pixels; even, at least 32."""
-    frames: int = 48
-    """Frames per clip."""
-    fps: float = 10.0
-    """Frames per second of the files."""
-    seed: int = 0
-    """Same seed, same world."""
     occluder: bool = False
     """Only balls: a grey bar that hides what is behind it."""
 

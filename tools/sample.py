@@ -14,18 +14,16 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from tokenreel.datasets.clip_store import ClipWindows
-from tokenreel.datasets.data_source import DataSettings, open_data
+from tokenreel.datasets.data_source import DataSettings, held_out_windows
 from tokenreel.datasets.decoding import load_video
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.evaluation.film_strip import film_strip, side_by_side
 from tokenreel.generation import VideoModel
-from tokenreel.tokenizer.pretrained import read_provenance
 from tokenreel.training.command_line import run_tool
 from tokenreel.training.hardware import DeviceName, pick_device
 from tokenreel.training.run_folder import check_writable
 from tokenreel.transformer import SamplingSettings
-from tokenreel.transformer.pretrained import find_folder
+from tokenreel.transformer.pretrained import data_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,8 +63,10 @@ class Config(SamplingSettings):
 
 def sample(config: Config) -> None:
     """Continue prompts, write the clips and the comparison, and print where they are."""
-    if config.num_samples < 1:
-        raise ValueError(f"num_samples {config.num_samples}: expected at least 1")
+    if config.num_samples < 1 or not 0 <= config.seed < 2**32:
+        raise ValueError(
+            f"num_samples {config.num_samples}, seed {config.seed}: expected at least 1, and 0 or more below 2**32"
+        )
     model = VideoModel.from_pretrained(config.model, pick_device(config.device))
     num_frames = config.frames or model.window - config.prompt_frames
     model.check_lengths(config.prompt_frames, num_frames)
@@ -101,19 +101,14 @@ def _from_input(config: Config, model: VideoModel) -> tuple[np.ndarray, list[str
 
 
 def _from_validation(config: Config, model: VideoModel) -> tuple[np.ndarray, list[str | None]]:
-    """Clips spread over the validation videos, with their labels."""
-    windows = _validation_windows(config, model)
-    clips = np.linspace(0, len(windows) - 1, config.num_samples).round().astype(int)
+    """Clips of the validation split in a fixed shuffled order, with their labels: sample i is always of clip i."""
+    source = DataSettings.of_model(data_of(config.model), config.data, config.cache)
+    windows = held_out_windows(source, model.window, one_per_video=False)
+    order = np.random.default_rng(0).permutation(len(windows))
+    clips = order[np.arange(config.num_samples) % len(order)]
     known = model.gpt.config.labels
     own = [label if (label := windows.location(clip)[0].label) in known else None for clip in clips]
     return windows.batch(clips), [config.label or label for label in own]
-
-
-def _validation_windows(config: Config, model: VideoModel) -> ClipWindows:
-    origin = read_provenance(find_folder(config.model) / "tokenizer")["data"]
-    store = open_data(DataSettings.of_model(origin, config.data, config.cache))
-    split = store.held_out_split(model.window)
-    return ClipWindows(store, split, model.window, hop=model.window)
 
 
 def _comparison(config: Config, model: VideoModel, made: np.ndarray, truth: np.ndarray) -> list[Path]:
@@ -125,8 +120,8 @@ def _comparison(config: Config, model: VideoModel, made: np.ndarray, truth: np.n
         if config.prompt_frames:
             rows.append(("what really happened", known[number]))
     if config.prompt_frames:
-        still = np.repeat(known[:, -1:], made.shape[1] - known.shape[1], axis=1)  # the truth may end earlier
-        columns.append(("what really happened", np.concatenate([known, still], axis=1)))
+        missing = np.full_like(made[:, known.shape[1] :], 255)  # an --input may end before the continuation does
+        columns.append(("what really happened", np.concatenate([known, missing], axis=1)))
     picture, video = config.out / "grid.png", config.out / f"grid.{config.format}"
     enlarge = max(1, 128 // model.frame_size[0])
     Image.fromarray(film_strip(rows, config.prompt_frames)).save(picture)

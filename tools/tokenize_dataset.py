@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from rich.progress import track
 
+from tokenreel.datasets.atomic_folder import atomic_folder
 from tokenreel.datasets.clip_store import ClipStore, ClipWindows
 from tokenreel.datasets.data_source import DataSettings, open_data
 from tokenreel.datasets.shard_file import write_shard
@@ -26,7 +27,7 @@ from tokenreel.datasets.shard_manifest import ShardManifest, shard_name
 from tokenreel.tokenizer import VideoTokenizer, fingerprint
 from tokenreel.tokenizer.frames import to_video
 from tokenreel.tokenizer.pretrained import find_folder, read_provenance
-from tokenreel.training.command_line import run_tool
+from tokenreel.training.command_line import command, run_tool
 from tokenreel.training.hardware import DeviceName, peak_memory_mb, pick_device
 from tokenreel.training.run_folder import check_writable
 
@@ -73,12 +74,12 @@ def tokenize_dataset(config: Config) -> None:
     check_writable(config.out)
     _carry_tokenizer(home, config.out / "tokenizer")
     for split, clips in windows.items():
-        manifest = _write_split(tokenizer, clips, _plan(config, tokenizer, home, clips, split), config)
+        manifest = _write_split(tokenizer, clips, _plan(config, tokenizer, home, clips, source), config)
         tokens = manifest.num_clips * int(np.prod(manifest.grid))
         print(f"{split}: {manifest.num_clips} clips, {tokens} tokens in {len(manifest.shards)} shards")
     device = next(tokenizer.parameters()).device
     print(f"shards in {config.out}, peak memory {peak_memory_mb(device):.0f} MB")
-    print(f"next: python tools/train_gpt.py --shards {config.out}")
+    print(f"next: {command('train_gpt')} --shards {config.out}")
 
 
 def _windows(store: ClipStore, clip_frames: int, hop: int) -> dict[str, ClipWindows]:
@@ -106,27 +107,26 @@ def _carry_tokenizer(home: Path, target: Path) -> None:
                 "choose another --out or delete the folder"
             )
         return
-    building = target.with_name(target.name + ".tmp")
-    shutil.rmtree(building, ignore_errors=True)
-    shutil.copytree(home, building)
-    building.rename(target)
+    with atomic_folder(target) as building:
+        shutil.copytree(home, building, dirs_exist_ok=True)
 
 
-def _plan(config: Config, tokenizer: VideoTokenizer, home: Path, windows: ClipWindows, split: str) -> ShardPlan:
+def _plan(
+    config: Config, tokenizer: VideoTokenizer, home: Path, windows: ClipWindows, source: DataSettings
+) -> ShardPlan:
     store, first = windows.store, windows.records[0]
     manifest = ShardManifest(
         tokenizer=fingerprint(home),
         stride=tokenizer.config.stride,
         codebook_size=tokenizer.config.codebook_size,
         grid=tokenizer.config.grid(windows.clip_frames, first.height, first.width),
-        split=split,
+        split=first.split,
         frame_size=(first.height, first.width),
         fps=store.info["settings"]["fps"],
         clip_frames=windows.clip_frames,
         hop=windows.hop,
         source={
-            "clip_store": str(store.path),
-            "fingerprint": store.fingerprint,
+            "data": source.describe(store),
             "levels": list(tokenizer.config.levels) if tokenizer.config.quantizer == "fsq" else [],
             "labels": sorted({record.label for record in store.split("train") if record.label is not None}),
         },
@@ -137,9 +137,9 @@ def _plan(config: Config, tokenizer: VideoTokenizer, home: Path, windows: ClipWi
 def _write_split(tokenizer: VideoTokenizer, windows: ClipWindows, plan: ShardPlan, config: Config) -> ShardManifest:
     folder = config.out / plan.manifest.split
     store_plan(folder, plan)
-    missing = [n for n in range(len(plan.ranges)) if finished_shard(folder, plan, n) is None]
-    for number in missing:
-        start, stop = plan.ranges[number]
+    for number, (start, stop) in enumerate(plan.ranges):
+        if finished_shard(folder, plan, number) is not None:  # asked anew: another process may share the job
+            continue
         indices = np.concatenate(list(_encoded(tokenizer, windows, start, stop, config.batch_size, plan)))
         records = [_clip_record(windows, clip) for clip in range(start, stop)]
         write_shard(folder / shard_name(number), indices, records, plan.manifest)

@@ -22,9 +22,9 @@ from tokenreel.datasets.video_writer import write_video
 from tokenreel.evaluation.film_strip import side_by_side
 from tokenreel.tokenizer import VideoTokenizer, fingerprint
 from tokenreel.tokenizer.frames import to_frames
-from tokenreel.tokenizer.pretrained import find_folder, read_provenance
-from tokenreel.training.command_line import run_tool
-from tokenreel.training.hardware import peak_memory_mb
+from tokenreel.tokenizer.pretrained import find_folder
+from tokenreel.training.command_line import command, run_tool
+from tokenreel.training.hardware import peak_memory_mb, pick_device
 from tokenreel.training.loop import TrainingSettings, train
 from tokenreel.training.provenance import provenance
 from tokenreel.transformer import (
@@ -66,7 +66,7 @@ TOOL_PRESETS = {
         evaluate_every=1000, checkpoint_every=1000,
     ),
     "base": Config(
-        model=PRESETS["base"], steps=100_000, batch_size=128, lr=1e-3, warmup=1000, weight_decay=0.1,
+        model=PRESETS["base"], steps=100_000, batch_size=32, lr=1e-3, warmup=1000, weight_decay=0.1,
         evaluate_every=2000, checkpoint_every=2000, ema_decay=0.999,
     ),
 }  # fmt: skip
@@ -78,15 +78,16 @@ class GPTStage:
     def __init__(self, config: Config, shards: TokenShards, tokenizer: Path) -> None:
         self.config, self.shards, self.tokenizer_folder = config, shards, tokenizer
         self.tokenizer = VideoTokenizer.from_pretrained(tokenizer)
-        self.held_out = TokenShards.open(config.shards, _validation_split(config.shards), verify=config.verify)
+        split, made_by = _validation_split(config.shards), shards.manifest.tokenizer
+        self.held_out = TokenShards.open(config.shards, split, made_by, config.verify)
         manifest = shards.manifest
         self.model = VideoGPT(
             GPTConfig(
                 codebook_size=manifest.codebook_size,
                 grid=manifest.grid,
                 size=config.model,
-                levels=tuple(manifest.source["levels"]),
-                labels=tuple(manifest.source["labels"]),
+                levels=tuple(manifest.source.get("levels", ())),
+                labels=tuple(manifest.source.get("labels", ())),
                 label_dropout=config.label_dropout,
                 fps=manifest.fps or shards.clip(0)[1]["fps"],
                 tokenizer=manifest.tokenizer,
@@ -130,7 +131,6 @@ class GPTStage:
 
     def export(self, folder: Path, step: int) -> None:
         """Save the model folder with its tokenizer and where it comes from."""
-        source = read_provenance(self.tokenizer_folder)
         self.model.save_pretrained(
             folder,
             provenance(
@@ -139,12 +139,8 @@ class GPTStage:
                 exposures_per_clip=exposure(step, self.config.batch_size, len(self.shards)),
                 exposures_per_video=exposure(step, self.config.batch_size, self.shards.num_videos),
                 peak_memory_mb=peak_memory_mb(self.model.angles.device),
-                shards={
-                    "folder": str(self.config.shards),
-                    "clips": len(self.shards),
-                    **self.shards.manifest.source,
-                },
-                data=source["data"],
+                shards={"folder": str(self.config.shards), "clips": len(self.shards)},
+                data=self.shards.manifest.source.get("data"),
             ),
             tokenizer=self.tokenizer_folder,
         )
@@ -180,7 +176,17 @@ class GPTStage:
 
 
 def _validation_split(folder: Path) -> str:
-    return "val" if "val" in splits(folder) else "train"
+    """``val``, or ``train`` where there are no validation clips.
+
+    Raises:
+        ValueError: If tokenizing was stopped before the validation clips were finished.
+    """
+    if "val" in splits(folder):
+        return "val"
+    if (folder / "val").is_dir():
+        raise ValueError(f"the shards in {folder / 'val'} are unfinished; run tools/tokenize_dataset.py again")
+    print("there are no validation clips: validation figures are of training clips")
+    return "train"
 
 
 def _matching_tokenizer(config: Config, shards: TokenShards) -> Path:
@@ -201,16 +207,16 @@ def _matching_tokenizer(config: Config, shards: TokenShards) -> Path:
 
 def train_gpt(config: Config) -> None:
     """Open the shards, train, and say where the model is."""
+    pick_device(config.device)
     shards = TokenShards.open(config.shards, "train", verify=config.verify)
     tokenizer = _matching_tokenizer(config, shards)
     torch.manual_seed(config.seed)
     stage = GPTStage(config, shards, tokenizer)
-    resolved: dict[str, Any] = {
-        **asdict(replace(config, resume=False)),
-        "fingerprint": shards.manifest.tokenizer,
-    }
-    train(stage, config, resolved, fixed={"model", "fingerprint", "seed", "batch_size", "label_dropout"})
-    print(f"GPT in {config.run / 'model'}; next: python tools/sample.py --prompt-frames 4 --model {config.run}")
+    manifest = shards.manifest
+    made_of = {"tokenizer": manifest.tokenizer, "grid": manifest.grid, "hop": manifest.hop, "clips": len(shards)}
+    resolved: dict[str, Any] = {**asdict(replace(config, resume=False)), "made_of": {**made_of, **manifest.source}}
+    train(stage, config, resolved, fixed={"model", "made_of", "seed", "batch_size", "label_dropout", "precision"})
+    print(f"GPT in {config.run / 'model'}; next: {command('sample')} --prompt-frames 4 --model {config.run}")
 
 
 def main(argv: list[str] | None = None) -> None:

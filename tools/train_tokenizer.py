@@ -10,7 +10,7 @@ reconstructed validation clips (samples/) and checkpoints; --resume goes on from
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,15 +18,15 @@ from PIL import Image
 from torch import Tensor
 
 from tokenreel.datasets.clip_store import ClipStore, ClipWindows
-from tokenreel.datasets.data_source import DataSettings, open_data
+from tokenreel.datasets.data_source import DataSettings, held_out_windows, open_data
 from tokenreel.datasets.order import Order, exposure
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.evaluation.fidelity import psnr
 from tokenreel.evaluation.film_strip import film_strip, side_by_side
 from tokenreel.tokenizer import PRESETS, CodebookUsage, TokenizerConfig, TokenizerOutput, VideoTokenizer
 from tokenreel.tokenizer.frames import to_frames, to_video
-from tokenreel.training.command_line import run_tool
-from tokenreel.training.hardware import peak_memory_mb
+from tokenreel.training.command_line import command, run_tool
+from tokenreel.training.hardware import peak_memory_mb, pick_device
 from tokenreel.training.loop import TrainingSettings, train
 from tokenreel.training.provenance import provenance
 
@@ -67,10 +67,7 @@ class TokenizerStage:
         self.order = Order(len(self.windows), config.batch_size, config.seed)
         self.model = VideoTokenizer(config.model)
         self.usage = CodebookUsage(config.model.codebook_size)
-        split = store.held_out_split(config.clip_frames)
-        if split == "train":
-            print("no validation video is long enough: validation figures are of training clips")
-        held_out = ClipWindows(store, split, config.clip_frames, hop=config.clip_frames)
+        held_out = held_out_windows(config, config.clip_frames, one_per_video=False)
         spread = np.linspace(0, len(held_out) - 1, min(VALIDATION_CLIPS, len(held_out))).round().astype(int)
         self.truth = held_out.batch(spread)
 
@@ -124,12 +121,7 @@ class TokenizerStage:
                 exposures_per_clip=seen,
                 exposures_per_video=step * self.config.batch_size / len(self.windows.records),
                 peak_memory_mb=peak_memory_mb(next(self.model.parameters()).device),
-                data={
-                    "folder": None if self.config.data is None else str(self.config.data),
-                    "clip_store": str(self.store.path),
-                    "fingerprint": self.store.fingerprint,
-                    **self.config.to_json(),
-                },
+                data=self.config.describe(self.store),
             ),
         )
 
@@ -156,18 +148,15 @@ def _flipped(video: Tensor, seed: int, step: int) -> Tensor:
 def train_tokenizer(config: Config) -> None:
     """Prepare the data, train, and say where the model is."""
     config.model.grid(config.clip_frames, *config.frame_size)
+    pick_device(config.device)
     torch.manual_seed(config.seed)
     stage = TokenizerStage(config, open_data(config))
     if stage.windows.skipped:
         print(f"{len(stage.windows.skipped)} videos are shorter than {config.clip_frames} frames and are left out")
-    train(
-        stage, config, _resolved(config), fixed={"model", "size", "width", "fps", "clip_frames", "seed", "batch_size"}
-    )
-    print(f"tokenizer in {config.run / 'model'}; next: python tools/tokenize_dataset.py --tokenizer {config.run}")
-
-
-def _resolved(config: Config) -> dict[str, Any]:
-    return asdict(replace(config, resume=False))
+    resolved = {**asdict(replace(config, resume=False)), "videos": stage.store.fingerprint}
+    fixed = {"model", "videos", "size", "width", "fps", "clip_frames", "augment", "seed", "batch_size", "precision"}
+    train(stage, config, resolved, fixed)
+    print(f"tokenizer in {config.run / 'model'}; next: {command('tokenize_dataset')} --tokenizer {config.run}")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoints: complete, written under a temporary name and renamed, loaded without unpickling code.
+"""Checkpoints: complete, written and synced under a temporary name, then renamed; loaded without running code.
 
 ``checkpoints/step_000500/`` holds ``weights.safetensors`` (what trains), ``state.pt`` (optimizer, weight
 average, random states) and ``meta.json`` (step, format). A checkpoint under its final name is whole.
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -45,9 +46,10 @@ def save_checkpoint(
         torch.save(state, building / "state.pt")
         meta = {"format_version": FORMAT_VERSION, "step": step}
         (building / "meta.json").write_text(json.dumps(meta) + "\n")
+        _sync(building)
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(building, folder)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as a RuntimeError
+    except (OSError, RuntimeError, SafetensorError) as error:  # a full disk has three faces here
         raise OSError(
             f"cannot write the checkpoint {folder}: {error}; free space or make the folder writable, "
             "then the same command with --resume goes on from the checkpoint before"
@@ -73,13 +75,20 @@ def load_checkpoint(
     Raises:
         ValueError: If the checkpoint is of another format or of a model of another shape.
     """
-    meta = json.loads((folder / "meta.json").read_text())
+    try:
+        meta = json.loads((folder / "meta.json").read_text())
+        weights = load_file(folder / "weights.safetensors")
+        state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError) as error:
+        raise ValueError(
+            f"checkpoint {folder} is damaged ({error}), expected whole files; delete this folder, "
+            "and --resume goes on from the checkpoint before"
+        ) from None
     if meta.get("format_version") != FORMAT_VERSION:
         raise ValueError(
             f"checkpoint {folder} has format {meta.get('format_version')}, expected {FORMAT_VERSION}; "
             "resume it with the version of tokenreel that made it"
         )
-    weights = load_file(folder / "weights.safetensors")
     own = model.state_dict()
     for name in sorted(set(own) | set(weights)):
         if name not in own or name not in weights or own[name].shape != weights[name].shape:
@@ -88,7 +97,6 @@ def load_checkpoint(
                 "resume with the model settings of its config.json, or start another --run"
             )
     model.load_state_dict(weights)
-    state = torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
     optimizer.load_state_dict(state["optimizer"])
     if average is not None and state["average"] is not None:
         average.steps = state["average"]["steps"]
@@ -103,6 +111,13 @@ def _finished(run: Path) -> list[Path]:
     folders = (run / "checkpoints").glob("step_*")
     steps = {f: f.name.removeprefix("step_") for f in folders if (f / "meta.json").is_file()}
     return sorted((f for f, step in steps.items() if step.isdigit()), key=lambda f: int(steps[f]))
+
+
+def _sync(folder: Path) -> None:
+    """Bring a folder's files to the disk, so that a power cut after the rename finds them whole."""
+    for path in folder.iterdir():
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
 
 
 def _random_states() -> dict[str, Any]:

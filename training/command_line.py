@@ -9,6 +9,8 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
+from dataclasses import fields
+from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
@@ -62,8 +64,17 @@ def run_tool(
             raise
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("interrupted; the same command with --resume goes on from the last checkpoint", file=sys.stderr)
+        resumes = any(field.name == "resume" for field in fields(config_type))  # type: ignore[arg-type]
+        print("interrupted; run the same command again" + (" with --resume" if resumes else ""), file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def command(tool: str) -> str:
+    """How the user starts another tool: beside this one as a script, or as an installed command."""
+    started = Path(sys.argv[0])
+    if started.suffix == ".py":
+        return f"python {started.with_name(tool)}.py"
+    return f"tokenreel-{tool.replace('_', '-')}"
 
 
 def _read(config_type: type[Config], **options: Any) -> Config:

@@ -2,7 +2,6 @@
 
 import os
 import platform
-import resource
 import shutil
 import sys
 from typing import Literal
@@ -57,6 +56,12 @@ def peak_memory_mb(device: torch.device) -> float:
     """Peak memory in MiB: of the process, or of the GPU's allocator on CUDA."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset / 2**20
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
 

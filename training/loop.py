@@ -6,6 +6,7 @@ gradients, clipping, schedule, weight average, checkpoints, log. What step ``s``
 """
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -124,11 +125,16 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
         fixed: Names in ``config`` that a resumed run may not change.
 
     Raises:
-        ValueError: If the run folder holds another run, or the loss is no longer finite.
+        ValueError: If the run folder holds another run, the loss is no longer finite, or several processes
+            were launched.
         OSError: If the run folder or a checkpoint cannot be written.
     """
-    open_run(settings.run, config, settings.resume, fixed)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError(
+            f"{os.environ['WORLD_SIZE']} processes launched, expected one; start the tool with plain python"
+        )
     device = pick_device(settings.device)
+    open_run(settings.run, config, settings.resume, fixed)
     bf16 = pick_precision(settings.precision, device) == "bf16"
     accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if bf16 else "no")
     stage.model.to(device)
@@ -156,14 +162,28 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
             if average is not None:
                 average.update(stage.model)
             done = step + 1
-            if _due(done, settings.log_every, settings):
-                _check_finite(output.loss.item(), done)
+            logs, judges, saves = (
+                done % every == 0 or done == settings.steps
+                for every in (settings.log_every, settings.evaluate_every, settings.checkpoint_every)
+            )
+            if logs or saves:
+                _check_finite(output.loss.item(), float(norm), done)
+            if logs:
                 taken, seconds, wait_share = meter.take(done)
                 common = {"optim/lr": rate, "optim/grad_norm": float(norm), "speed/data_wait_share": wait_share}
                 common["memory/peak_mb"] = peak_memory_mb(device)
                 log.log(done, {**stage.metrics(output, taken, seconds), **common})
-            with meter.paused():
-                _evaluate_and_save(stage, settings, optimizer, average, log, done)
+            del output  # its logits would be kept through the next step
+            if judges or saves:
+                with meter.paused(), average.applied_to(stage.model) if average is not None else nullcontext():
+                    if judges:
+                        _evaluate(stage, log, done)
+                    if saves:
+                        stage.export(settings.run / "model", done)
+            if saves:
+                # Last, so that a run killed before it takes up and repeats all that belongs to this step.
+                with meter.paused():
+                    save_checkpoint(settings.run, done, stage.model, optimizer, average)
     finally:
         log.close()
 
@@ -187,39 +207,21 @@ def _step(
     return output, norm
 
 
-def _evaluate_and_save(
-    stage: Stage,
-    settings: TrainingSettings,
-    optimizer: torch.optim.Optimizer,
-    average: WeightAverage | None,
-    log: RunLog,
-    done: int,
-) -> None:
-    """Where their intervals say so, judge the model and save it; both with the averaged weights, if any."""
-    evaluates, saves = _due(done, settings.evaluate_every, settings), _due(done, settings.checkpoint_every, settings)
-    if saves:
-        save_checkpoint(settings.run, done, stage.model, optimizer, average)
-    with average.applied_to(stage.model) if average is not None else nullcontext():
-        if saves:
-            stage.export(settings.run / "model", done)
-        if evaluates:
-            stage.model.eval()
-            with torch.compiler.set_stance("force_eager"):  # other shapes and modes: compiling them costs minutes
-                metrics, media = stage.evaluate(done, log.run / "samples")
-            stage.model.train()
-            log.log(done, metrics, important=True)
-            for path in media:
-                log.media(done, f"samples/{path.stem.rsplit('_', 1)[0]}", path)
+def _evaluate(stage: Stage, log: RunLog, step: int) -> None:
+    stage.model.eval()
+    with torch.compiler.set_stance("force_eager"):  # other shapes and modes: compiling them costs minutes
+        metrics, media = stage.evaluate(step, log.run / "samples")
+    stage.model.train()
+    log.log(step, metrics, important=True)
+    for path in media:
+        log.media(step, f"samples/{path.stem.rsplit('_', 1)[0]}", path)
 
 
-def _due(done: int, every: int, settings: TrainingSettings) -> bool:
-    return done % every == 0 or done == settings.steps
-
-
-def _check_finite(loss: float, step: int) -> None:
-    if not math.isfinite(loss):
+def _check_finite(loss: float, norm: float, step: int) -> None:
+    """Stop before weights that are no numbers are saved."""
+    if not (math.isfinite(loss) and math.isfinite(norm)):
         raise ValueError(
-            f"the loss is {loss} at step {step}, expected a finite number; lower --lr or "
+            f"loss {loss} and gradient norm {norm} at step {step}, expected finite numbers; lower --lr or "
             "raise --warmup, and go on from the last checkpoint with --resume"
         )
 

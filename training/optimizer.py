@@ -117,15 +117,11 @@ def _gradient(parameter: Tensor) -> Tensor:
 def build_optimizer(
     model: nn.Module, lr: float, weight_decay: float, compute_dtype: torch.dtype = torch.float32
 ) -> MuonAdamW:
-    """Sort a model's parameters: weights of ``nn.Linear`` to Muon, the rest to AdamW.
-
-    A model may name linear layers that belong to AdamW (its output head) in an attribute ``adamw_layers``.
-    """
-    excluded = {getattr(model, name) for name in getattr(model, "adamw_layers", ())}
+    """Sort a model's parameters: weights of ``nn.Linear`` to Muon, the rest to AdamW."""
     matrices = {
         id(module.weight)
         for module in model.modules()
-        if isinstance(module, nn.Linear) and module not in excluded and min(module.weight.shape) > 1
+        if isinstance(module, nn.Linear) and min(module.weight.shape) > 1
     }
     parameters = [p for p in model.parameters() if p.requires_grad]
     return MuonAdamW(

@@ -46,6 +46,8 @@ def open_run(run: Path, config: dict[str, Any], resume: bool, fixed: set[str]) -
         OSError: If it cannot be written.
     """
     check_writable(run)
+    for leftover in (*run.glob("*.tmp-*"), *run.glob("*.old-*"), *run.glob("checkpoints/*.tmp-*")):  # of killed runs
+        shutil.rmtree(leftover, ignore_errors=True)
     resolved = json.loads(json.dumps(config, default=str))
     if latest_checkpoint(run) is not None:
         if not resume:

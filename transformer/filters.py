@@ -69,6 +69,7 @@ def pick(logits: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
     """
     if settings.temperature == 0:
         return logits.argmax(-1)
+    logits = logits - logits.amax(-1, keepdim=True)  # a tiny temperature must not overflow
     logits = keep_top_p(keep_top_k(logits / settings.temperature, settings.top_k), settings.top_p)
     cumulative = logits.double().softmax(-1).cumsum(-1)
     # Scaled by the last sum, which rounding may leave beside 1.

@@ -46,7 +46,7 @@ class Tables(NamedTuple):
 class VideoGPT(nn.Module):
     """Autoregressive transformer over the indices of a video tokenizer."""
 
-    gains_from_compile = True  # measured: 1.8 times the tokens per second on a CPU
+    gains_from_compile = True  # many small elementwise steps, which fuse
     angles: Tensor
     places: Tensor
 

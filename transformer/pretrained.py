@@ -34,6 +34,19 @@ def find_folder(folder: Path) -> Path:
     )
 
 
+def data_of(folder: Path) -> dict[str, Any]:
+    """What a GPT's provenance.json says of the videos it was trained on.
+
+    Raises:
+        ValueError: If it does not say.
+    """
+    path = find_folder(folder) / "provenance.json"
+    data = json.loads(path.read_text()).get("data") if path.is_file() else None
+    if data is None:
+        raise ValueError(f"{path} does not say which videos the GPT was trained on; train it with tools/train_gpt.py")
+    return data
+
+
 def save_folder(
     folder: Path, model: nn.Module, config: GPTConfig, provenance: Mapping[str, Any], tokenizer: Path | None
 ) -> None:
@@ -58,6 +71,8 @@ def save_folder(
             os.replace(folder, retired)
         os.replace(building, folder)
         shutil.rmtree(retired, ignore_errors=True)
+    except SafetensorError as error:
+        raise OSError(f"cannot write {folder}: {error}; free space or make the folder writable") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
