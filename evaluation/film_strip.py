@@ -35,25 +35,24 @@ def film_strip(
     return np.concatenate([_widened(strip, width) for strip in strips], axis=0)
 
 
-def side_by_side(columns: Sequence[tuple[str, np.ndarray]], prompt_frames: int = 0, scale: int = 1) -> np.ndarray:
-    """Batches of clips as one video: a column each, clips below one another.
+def side_by_side(rows: Sequence[tuple[str, np.ndarray]], prompt_frames: int = 0, scale: int = 1) -> np.ndarray:
+    """Batches of clips as one video: a row each, clips beside one another.
 
     Args:
-        columns: Title and clips uint8 (B, T, H, W, 3) of each column; one shape for all.
+        rows: Title and clips uint8 (B, T, H, W, 3) of each row; one shape for all.
         prompt_frames: During this many first frames the border is green, later orange; 0 borders none.
         scale: Whole-number enlargement.
 
     Returns:
         uint8 (T, height, width, 3).
     """
-    length = columns[0][1].shape[1]
     video = []
-    for t in range(length):
+    for t in range(rows[0][1].shape[1]):
         pictures = []
-        for title, clips in columns:
+        for title, clips in rows:
             cells = [_framed(_enlarged(clip[t], scale), _color(t, prompt_frames)) for clip in clips]
-            pictures.append(_titled(np.concatenate(cells, axis=0), title))
-        video.append(np.concatenate(pictures, axis=1))
+            pictures.append(_titled(np.concatenate(cells, axis=1), title))
+        video.append(np.concatenate(pictures, axis=0))
     return np.stack(video)
 
 

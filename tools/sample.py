@@ -113,19 +113,19 @@ def _from_validation(config: Config, model: VideoModel) -> tuple[np.ndarray, lis
 
 def _comparison(config: Config, model: VideoModel, made: np.ndarray, truth: np.ndarray) -> list[Path]:
     """One picture and one video with every sample beside what really happened, as far as that is known."""
-    rows, columns = [], [("model", made)]
+    strips, rows = [], [("model", made)]
     known = truth[:, : made.shape[1]]
     for number, clip in enumerate(made):
-        rows.append((f"model, sample {number}", clip))
+        strips.append((f"model, sample {number}", clip))
         if config.prompt_frames:
-            rows.append(("what really happened", known[number]))
+            strips.append(("what really happened", known[number]))
     if config.prompt_frames:
         missing = np.full_like(made[:, known.shape[1] :], 255)  # an --input may end before the continuation does
-        columns.append(("what really happened", np.concatenate([known, missing], axis=1)))
+        rows.append(("what really happened", np.concatenate([known, missing], axis=1)))
     picture, video = config.out / "grid.png", config.out / f"grid.{config.format}"
     enlarge = max(1, 128 // model.frame_size[0])
-    Image.fromarray(film_strip(rows, config.prompt_frames)).save(picture)
-    write_video(video, side_by_side(columns, config.prompt_frames, enlarge), model.fps)
+    Image.fromarray(film_strip(strips, config.prompt_frames)).save(picture)
+    write_video(video, side_by_side(rows, config.prompt_frames, enlarge), model.fps)
     return [picture, video]
 
 

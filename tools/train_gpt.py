@@ -165,13 +165,13 @@ class GPTStage:
             SamplingSettings(),
             range(len(clips)),
         )
-        columns = [
+        rows = [
             ("continued", to_frames(self.tokenizer.decode(made.cpu()))),
             ("what happened", to_frames(self.tokenizer.decode(truth))),
         ]
         path = folder / f"continuation_{step:06d}.mp4"
         prompt_frames = self.tokenizer.config.stride[0]
-        write_video(path, side_by_side(columns, prompt_frames, scale=2), self.model.config.fps)
+        write_video(path, side_by_side(rows, prompt_frames, scale=2), self.model.config.fps)
         return [path]
 
 

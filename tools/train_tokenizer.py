@@ -128,10 +128,10 @@ class TokenizerStage:
     def _show(self, frames: np.ndarray, step: int, folder: Path) -> list[Path]:
         picture, video = folder / f"reconstruction_{step:06d}.png", folder / f"reconstruction_{step:06d}.mp4"
         shown = min(SHOWN_CLIPS, len(frames))
-        rows = [row for i in range(shown) for row in ((f"video {i}", self.truth[i]), ("reconstructed", frames[i]))]
-        Image.fromarray(film_strip(rows)).save(picture)
-        columns = [("video", self.truth[:shown]), ("reconstructed", frames[:shown])]
-        write_video(video, side_by_side(columns, scale=2), self.config.fps or 10.0)
+        strips = [row for i in range(shown) for row in ((f"video {i}", self.truth[i]), ("reconstructed", frames[i]))]
+        Image.fromarray(film_strip(strips)).save(picture)
+        rows = [("video", self.truth[:shown]), ("reconstructed", frames[:shown])]
+        write_video(video, side_by_side(rows, scale=2), self.config.fps or 10.0)
         return [picture, video]
 
 

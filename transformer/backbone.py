@@ -5,11 +5,15 @@ with our 3D rotary angles from outside. Sampling runs :mod:`tokenreel.transforme
 same weights, read out here. The library's minor version is pinned and a parity test guards the reading.
 """
 
+import warnings
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from x_transformers import Decoder
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", FutureWarning)  # the library scripts a function when it is imported
+    from x_transformers import Decoder
 
 from tokenreel.transformer.config import HEAD_DIM, GPTSize
 
