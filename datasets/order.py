@@ -86,28 +86,6 @@ class Order:
         return self._permutations[epoch]
 
 
-def batch_order(
-    num_items: int, batch_size: int, step: int, seed: int, rank: int = 0, world_size: int = 1
-) -> np.ndarray:
-    """Ids of the items that ``rank`` sees at ``step``; a loop keeps an `Order` instead, which is faster.
-
-    Args:
-        num_items: Number of items in the data set, at least 1.
-        batch_size: Items per step over all ranks.
-        step: Step of the run, counted from 0.
-        seed: In [0, 2**32).
-        rank: This process, in [0, world_size).
-        world_size: Number of processes; divides ``batch_size``.
-
-    Returns:
-        int64 (batch_size / world_size,), values in [0, num_items).
-
-    Raises:
-        ValueError: If an argument is out of its range.
-    """
-    return Order(num_items, batch_size, seed, rank, world_size).batch(step)
-
-
 def exposure(step: int, batch_size: int, num_items: int) -> float:
     """How often each item has been seen on average after ``step`` steps (in epochs; 0.0 at the start)."""
     return step * batch_size / num_items

@@ -56,17 +56,18 @@ def test_every_nth_frame_enlarged_and_shorter_rows_filled_up() -> None:
 
 @pytest.mark.parametrize("scale", [1, 2])
 def test_clips_side_by_side_are_one_video(scale: int) -> None:
-    columns = [
+    rows = [
         ("model", np.stack([clip(4), clip(4, 50)])),
         ("what really happened", np.stack([clip(4, 100), clip(4, 150)])),
     ]
-    video = side_by_side(columns, prompt_frames=1, scale=scale)
+    video = side_by_side(rows, prompt_frames=1, scale=scale)
     cell_h, cell_w = scale * H + 2 * MARGIN, scale * W + 2 * MARGIN
-    assert video.shape == (4, TITLE_HEIGHT + 2 * cell_h, 2 * cell_w, 3) and video.dtype == np.uint8
+    row_h = TITLE_HEIGHT + cell_h
+    assert video.shape == (4, 2 * row_h, 2 * cell_w, 3) and video.dtype == np.uint8
     for t in range(4):
         for row in range(2):
             for column in range(2):
-                y, x = TITLE_HEIGHT + row * cell_h, column * cell_w
+                y, x = TITLE_HEIGHT + row * row_h, column * cell_w
                 framed = video[t, y : y + cell_h, x : x + cell_w]
-                assert (framed[MARGIN:-MARGIN, MARGIN:-MARGIN] == 100 * column + 50 * row + t).all()
+                assert (framed[MARGIN:-MARGIN, MARGIN:-MARGIN] == 100 * row + 50 * column + t).all()
                 assert border(framed) == {PROMPT if t < 1 else NEW}

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tokenreel.datasets.order import Order, batch_order, exposure
+from tokenreel.datasets.order import Order, exposure
 
 GOLDEN = [3, 2, 1, 8, 6, 0, 7, 4, 5, 9, 7, 4]
 
@@ -23,7 +23,7 @@ def test_ranks_together_are_one_process_at_any_world_size() -> None:
     alone = Order(50, 8, seed=1)
     for step in (0, 5, 6, 1000):  # 6 straddles two epochs
         for world_size in (2, 4, 8):
-            ranks = [batch_order(50, 8, step, 1, rank, world_size) for rank in range(world_size)]
+            ranks = [Order(50, 8, 1, rank, world_size).batch(step) for rank in range(world_size)]
             assert all(len(rank) == 8 // world_size for rank in ranks)
             assert (np.concatenate(ranks) == alone.batch(step)).all()
 
@@ -42,13 +42,13 @@ def test_batch_is_pure_and_reaches_any_step_at_once() -> None:
     for step in (40, 3, 10**12, 0):
         order.batch(step)
     assert (order.batch(10**12) == far).all() and (order.batch(0) == near).all()
-    assert (batch_order(13, 4, 10**12, 7) == far).all()
+    assert (Order(13, 4, 7).batch(10**12) == far).all()
 
 
 def test_order_is_the_one_that_older_runs_used() -> None:
     # Golden: a run of today must resume exactly under any later version of numpy and of this file.
-    assert batch_order(10, 12, 0, seed=0).tolist() == GOLDEN
-    assert batch_order(10, 10, 0, seed=1).tolist() != GOLDEN[:10]
+    assert Order(10, 12, seed=0).batch(0).tolist() == GOLDEN
+    assert Order(10, 10, seed=1).batch(0).tolist() != GOLDEN[:10]
 
 
 def test_shuffle_is_uniform() -> None:

@@ -90,7 +90,7 @@ def test_every_command_of_the_wheel_exists(wheel: Path) -> None:
         assert function in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, target
 
 
-OURS = "from tokenreel.datasets.order import batch_order; assert len(batch_order(5, 4, 0, 0)) == 4"
+OURS = "from tokenreel.datasets.order import Order; assert len(Order(5, 4).batch(0)) == 4"
 THEIRS = "import datasets, datasets.order as o; assert (datasets.NAME, o.NAME) == ('somebody else', 'their order')"
 
 

@@ -15,8 +15,8 @@ from torch import nn
 
 from tokenreel.training.command_line import parse, run_tool
 from tokenreel.training.hardware import WORTH_COMPILING, compiles, peak_memory_mb, pick_device, pick_precision
-from tokenreel.training.loop import TrainingSettings
 from tokenreel.training.run_log import RunLog
+from tokenreel.training.settings import TrainingSettings
 
 
 def logged(run: Path) -> list[int]:

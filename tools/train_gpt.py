@@ -25,8 +25,9 @@ from tokenreel.tokenizer.frames import to_frames
 from tokenreel.tokenizer.pretrained import find_folder
 from tokenreel.training.command_line import command, run_tool
 from tokenreel.training.hardware import peak_memory_mb, pick_device
-from tokenreel.training.loop import TrainingSettings, train
+from tokenreel.training.loop import train
 from tokenreel.training.provenance import provenance
+from tokenreel.training.settings import TrainingSettings
 from tokenreel.transformer import (
     PRESETS,
     GPTConfig,

@@ -27,8 +27,9 @@ from tokenreel.tokenizer import PRESETS, CodebookUsage, TokenizerConfig, Tokeniz
 from tokenreel.tokenizer.frames import to_frames, to_video
 from tokenreel.training.command_line import command, run_tool
 from tokenreel.training.hardware import peak_memory_mb, pick_device
-from tokenreel.training.loop import TrainingSettings, train
+from tokenreel.training.loop import train
 from tokenreel.training.provenance import provenance
+from tokenreel.training.settings import TrainingSettings
 
 VALIDATION_CLIPS = 32
 SHOWN_CLIPS = 4

@@ -10,9 +10,8 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -21,9 +20,6 @@ from torch import Tensor, nn
 from tokenreel.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from tokenreel.training.ema import WeightAverage
 from tokenreel.training.hardware import (
-    Compile,
-    DeviceName,
-    Precision,
     compiles,
     peak_memory_mb,
     pick_device,
@@ -31,65 +27,9 @@ from tokenreel.training.hardware import (
 )
 from tokenreel.training.optimizer import build_optimizer
 from tokenreel.training.run_folder import open_run
-from tokenreel.training.run_log import RunLog, WandbMode
+from tokenreel.training.run_log import RunLog
 from tokenreel.training.schedule import warmup_stable_decay
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingSettings:
-    """Settings that both trainings share."""
-
-    run: Path
-    """Folder of this run."""
-    steps: int = 1000
-    """Length of the run in optimizer steps."""
-    batch_size: int = 16
-    """Clips per step."""
-    lr: float = 3e-3
-    """Peak learning rate, of Muon and AdamW alike."""
-    warmup: int = 50
-    """Steps over which the learning rate rises."""
-    decay_share: float = 0.5
-    """Share of the run, at its end, over which the learning rate falls."""
-    weight_decay: float = 0.0
-    """Decoupled weight decay of the matrices."""
-    clip_norm: float = 1.0
-    """Largest norm of the gradient; longer ones are shortened to it."""
-    ema_decay: float = 0.0
-    """Moving average of the weights, used for evaluation and release; 0 is off, 0.999 is common."""
-    seed: int = 0
-    """Seed of weights, order and everything random."""
-    device: DeviceName = "auto"
-    """Where to train."""
-    precision: Precision = "auto"
-    """Multiply in bf16 where the hardware has it ("auto"), or as named."""
-    compile: Compile = "auto"
-    """Fuse the model's kernels with torch.compile; costs about a minute, so "auto" does it for the GPT in runs of
-    300 steps or more, where a C++ compiler is at hand."""
-    log_every: int = 10
-    """Steps between lines of metrics.jsonl."""
-    evaluate_every: int = 250
-    """Steps between validations with sample pictures; the last step is always validated."""
-    checkpoint_every: int = 250
-    """Steps between checkpoints; the last step always gets one."""
-    resume: bool = False
-    """Go on from the run's last checkpoint (or start, if there is none)."""
-    wandb: WandbMode = "auto"
-    """"auto": online if you are logged in to wandb, else offline; "disabled" leaves no trace."""
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "evaluate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
-        if self.warmup < 0 or not 0 <= self.decay_share <= 1 or not self.clip_norm > 0:
-            raise ValueError(
-                f"warmup {self.warmup}, decay_share {self.decay_share}, clip_norm {self.clip_norm}: "
-                "expected at least 0, a share in [0, 1], and more than 0"
-            )
-        if not 0 < self.lr < 1:
-            raise ValueError(f"lr {self.lr}: expected a learning rate between 0 and 1, such as 3e-3")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay {self.ema_decay}: expected 0 (off) or a value below 1, such as 0.999")
+from tokenreel.training.settings import TrainingSettings
 
 
 class Stage(Protocol):
@@ -129,6 +69,61 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
             were launched.
         OSError: If the run folder or a checkpoint cannot be written.
     """
+    ready = _prepare(stage, settings, config, fixed)
+    model, optimizer, average, first = ready.model, ready.optimizer, ready.average, ready.first_step
+    log = RunLog(settings.run, config, first, settings.steps, settings.wandb)
+    if first:
+        log.console.print(f"resumed at step {first} of {settings.steps}", soft_wrap=True)
+    meter = _Meter(first)
+    try:
+        for step in range(first, settings.steps):
+            with meter.waiting():
+                batch = {name: tensor.to(ready.device) for name, tensor in stage.batch(step).items()}
+            rate = settings.lr * warmup_stable_decay(step, settings.steps, settings.warmup, settings.decay_share)
+            output, norm = _step(ready.accelerator, model, optimizer, batch, rate, settings.clip_norm)
+            stage.observe(output)
+            if average is not None:
+                average.update(stage.model)
+            done = step + 1
+            logs, judges, saves = (
+                done % every == 0 or done == settings.steps
+                for every in (settings.log_every, settings.evaluate_every, settings.checkpoint_every)
+            )
+            if logs or saves:
+                _check_finite(output.loss.item(), float(norm), done)
+            if logs:
+                taken, seconds, wait_share = meter.take(done)
+                common = {"optim/lr": rate, "optim/grad_norm": float(norm), "speed/data_wait_share": wait_share}
+                common["memory/peak_mb"] = peak_memory_mb(ready.device)
+                log.log(done, {**stage.metrics(output, taken, seconds), **common})
+            del output  # its logits would be kept through the next step
+            if judges or saves:
+                with meter.paused(), average.applied_to(stage.model) if average is not None else nullcontext():
+                    if judges:
+                        _evaluate(stage, log, done)
+                    if saves:
+                        stage.export(settings.run / "model", done)
+            if saves:
+                # Last, so that a run killed before it takes up and repeats all that belongs to this step.
+                with meter.paused():
+                    save_checkpoint(settings.run, done, stage.model, optimizer, average)
+    finally:
+        log.close()
+
+
+class _Ready(NamedTuple):
+    """What a run needs beside its stage."""
+
+    accelerator: Accelerator
+    device: torch.device
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    average: WeightAverage | None
+    first_step: int
+
+
+def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixed: set[str]) -> _Ready:
+    """Open the run folder, put everything on its device, and restore the last checkpoint if asked to."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
             f"{os.environ['WORLD_SIZE']} processes launched, expected one; start the tool with plain python"
@@ -147,45 +142,7 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
     if compiles(settings.compile, settings.steps, stage.model):
         torch._dynamo.config.suppress_errors = settings.compile == "auto"
         model.compile(dynamic=False)
-
-    log = RunLog(settings.run, config, first, settings.steps, settings.wandb)
-    if checkpoint:
-        log.console.print(f"resumed from {checkpoint} at step {first} of {settings.steps}", soft_wrap=True)
-    meter = _Meter(first)
-    try:
-        for step in range(first, settings.steps):
-            with meter.waiting():
-                batch = {name: tensor.to(device) for name, tensor in stage.batch(step).items()}
-            rate = settings.lr * warmup_stable_decay(step, settings.steps, settings.warmup, settings.decay_share)
-            output, norm = _step(accelerator, model, optimizer, batch, rate, settings.clip_norm)
-            stage.observe(output)
-            if average is not None:
-                average.update(stage.model)
-            done = step + 1
-            logs, judges, saves = (
-                done % every == 0 or done == settings.steps
-                for every in (settings.log_every, settings.evaluate_every, settings.checkpoint_every)
-            )
-            if logs or saves:
-                _check_finite(output.loss.item(), float(norm), done)
-            if logs:
-                taken, seconds, wait_share = meter.take(done)
-                common = {"optim/lr": rate, "optim/grad_norm": float(norm), "speed/data_wait_share": wait_share}
-                common["memory/peak_mb"] = peak_memory_mb(device)
-                log.log(done, {**stage.metrics(output, taken, seconds), **common})
-            del output  # its logits would be kept through the next step
-            if judges or saves:
-                with meter.paused(), average.applied_to(stage.model) if average is not None else nullcontext():
-                    if judges:
-                        _evaluate(stage, log, done)
-                    if saves:
-                        stage.export(settings.run / "model", done)
-            if saves:
-                # Last, so that a run killed before it takes up and repeats all that belongs to this step.
-                with meter.paused():
-                    save_checkpoint(settings.run, done, stage.model, optimizer, average)
-    finally:
-        log.close()
+    return _Ready(accelerator, device, model, optimizer, average, first)
 
 
 def _step(
