@@ -196,8 +196,8 @@ def test_labels_condition_samples(tmp_path: Path) -> None:
 # evaluation
 
 
-def test_evaluation_reports_what_the_issue_asks_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    call(f"{EVALUATE} --out {tmp_path} --data world")
+def test_evaluation_reports_every_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(f"{EVALUATE} --out {tmp_path}")
     result = json.loads((tmp_path / "evaluation.json").read_text())
     assert result["clips"] == 2
     assert 0 < result["tokenizer_psnr_db"] < 100

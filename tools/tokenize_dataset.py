@@ -70,11 +70,12 @@ def tokenize_dataset(config: Config) -> None:
     source = DataSettings.of_model(origin["data"], config.data, config.cache)
     tokenizer.config.grid(clip_frames, *source.frame_size)
     store = open_data(source)
+    told = source.describe(store) if config.data else origin["data"]
     windows = _windows(store, clip_frames, config.hop)
     check_writable(config.out)
     _carry_tokenizer(home, config.out / "tokenizer")
     for split, clips in windows.items():
-        manifest = _write_split(tokenizer, clips, _plan(config, tokenizer, home, clips, source), config)
+        manifest = _write_split(tokenizer, clips, _plan(config, tokenizer, home, clips, told), config)
         tokens = manifest.num_clips * int(np.prod(manifest.grid))
         print(f"{split}: {manifest.num_clips} clips, {tokens} tokens in {len(manifest.shards)} shards")
     device = next(tokenizer.parameters()).device
@@ -112,7 +113,7 @@ def _carry_tokenizer(home: Path, target: Path) -> None:
 
 
 def _plan(
-    config: Config, tokenizer: VideoTokenizer, home: Path, windows: ClipWindows, source: DataSettings
+    config: Config, tokenizer: VideoTokenizer, home: Path, windows: ClipWindows, told: dict[str, Any]
 ) -> ShardPlan:
     store, first = windows.store, windows.records[0]
     manifest = ShardManifest(
@@ -126,7 +127,7 @@ def _plan(
         clip_frames=windows.clip_frames,
         hop=windows.hop,
         source={
-            "data": source.describe(store),
+            "data": told,
             "levels": list(tokenizer.config.levels) if tokenizer.config.quantizer == "fsq" else [],
             "labels": sorted({record.label for record in store.split("train") if record.label is not None}),
         },
