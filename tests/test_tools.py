@@ -240,3 +240,11 @@ def test_a_flat_folder_with_classes_and_frames_that_are_not_square(tmp_path: Pat
     assert (stream.facts.source_height, stream.facts.source_width) == (32, 48)
     call(f"{EVALUATE} --model {tmp_path}/gpt --out {tmp_path}/evaluation")
     assert "position_error_px" not in json.loads((tmp_path / "evaluation" / "evaluation.json").read_text())
+
+
+def test_clips_from_nothing_need_the_model_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpt = Path("gpt").resolve()
+    monkeypatch.chdir(tmp_path)
+    call(f"sample --model {gpt} --prompt-frames 0 --num-samples 2 --out s --device cpu")
+    assert shape_of("s/sample_001.mp4") == (16, 32, 32, 3)
+    assert sorted(p.name for p in Path().iterdir()) == ["s"]

@@ -70,7 +70,7 @@ def sample(config: Config) -> None:
     model = VideoModel.from_pretrained(config.model, pick_device(config.device))
     num_frames = config.frames or model.window - config.prompt_frames
     model.check_lengths(config.prompt_frames, num_frames)
-    truth, labels = _from_input(config, model) if config.input else _from_validation(config, model)
+    truth, labels = _prompts(config, model)
     config.check_codebook(model.gpt.config.codebook_size)
     model.gpt.config.label_ids(labels)
     check_writable(config.out)
@@ -85,6 +85,14 @@ def sample(config: Config) -> None:
         print(path)
     for path in _comparison(config, model, made, truth):
         print(path)
+
+
+def _prompts(config: Config, model: VideoModel) -> tuple[np.ndarray, list[str | None]]:
+    """Clips whose first frames are the prompts, and their labels; without prompt frames no data is needed."""
+    if config.prompt_frames == 0:
+        empty = np.zeros((config.num_samples, 0, *model.frame_size, 3), dtype=np.uint8)
+        return empty, [config.label] * config.num_samples
+    return _from_input(config, model) if config.input else _from_validation(config, model)
 
 
 def _from_input(config: Config, model: VideoModel) -> tuple[np.ndarray, list[str | None]]:
