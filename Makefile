@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
-# Threads that wait sleep instead of spinning: a tenth slower on an idle machine, much faster on a busy one.
+# Threads that wait sleep instead of spinning, so that another busy process costs the training less.
 export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: demo test test-all lint bench clean
