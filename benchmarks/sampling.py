@@ -15,10 +15,8 @@ from pathlib import Path
 import torch
 from report import report
 from torch import Tensor
-from torch.nn import functional as F
 
 from tokenreel.transformer import GPTConfig, GPTSize, SamplingSettings, VideoGPT, sample_indices
-from tokenreel.transformer.filters import pick
 from tokenreel.transformer.positions import PREFIX
 
 GRID = (4, 8, 8)
@@ -48,7 +46,7 @@ def sample_with_library_cache(gpt: VideoGPT, prompt: Tensor, num_latent_frames: 
             cache_age=0 if cache is not None else 1,
             return_hiddens=True,
         )
-        index = pick(F.linear(hidden[:, -1], tables.head), SETTINGS, uniform[:, place - start])
+        index = gpt.head.pick(hidden[:, -1], tables.head, SETTINGS, uniform[:, place - start, None])
         sequence[:, place] = index
         tokens = gpt.embed(index[:, None], place, tables, before=sequence[:, :place])
     return sequence.view(B, -1, *GRID[1:])

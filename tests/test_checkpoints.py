@@ -135,6 +135,9 @@ def test_an_existing_run_is_not_overwritten_and_fixed_settings_stay(tmp_path: Pa
     assert json.loads((run / "config.json").read_text())["seed"] == 0
     open_run(run, {**config, "steps": 20}, resume=True, fixed=fixed)
     assert json.loads((run / "config.json").read_text()) == {**config, "steps": 20, "data": "x"}
+    open_run(run, {**config, "new": 1}, resume=True, fixed={*fixed, "new"})  # the run is of an older version
+    with pytest.raises(ValueError, match="was trained with new=1, got 2"):
+        open_run(run, {**config, "new": 2}, resume=True, fixed={*fixed, "new"})
     assert sorted(p.name for p in run.iterdir()) == ["checkpoints", "config.json"]
 
 

@@ -42,22 +42,26 @@ def random_gpt(**values: Any) -> VideoGPT:
 
 
 @torch.no_grad()
-def logits_of(gpt: VideoGPT, indices: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-    return gpt(indices, labels).logits
+def log_probs(gpt: VideoGPT, indices: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+    """Of every index at every place: (B, N, K)."""
+    tables = gpt.tables()
+    hidden = gpt.hidden_states(indices, labels, tables)[:, :, None].expand(-1, -1, gpt.config.codebook_size, -1)
+    every = torch.arange(gpt.config.codebook_size).expand(hidden.shape[:-1])
+    return -gpt.head.losses(hidden, every, tables.head)
 
 
 # what an output depends on
 
 
 @pytest.mark.parametrize("levels", [(), LEVELS], ids=["plain", "digits"])
-def test_no_logit_sees_its_own_or_a_later_index(levels: tuple[int, ...]) -> None:
+def test_no_prediction_sees_its_own_or_a_later_index(levels: tuple[int, ...]) -> None:
     gpt = random_gpt(size=GPTSize(dim=128, depth=2), levels=levels)
     indices = torch.randint(K, (1, *GRID))
-    before = logits_of(gpt, indices)
+    before = log_probs(gpt, indices)
     for place in range(math.prod(GRID)):
         changed = indices.flatten().clone()
         changed[place] = (changed[place] + 1) % K
-        after = logits_of(gpt, changed.view(1, *GRID))
+        after = log_probs(gpt, changed.view(1, *GRID))
         assert torch.equal(after[:, : place + 1], before[:, : place + 1])
         rows = (after != before).any(dim=-1)[0, place + 1 :]
         assert rows.all(), f"index {place} is not seen by all later ones"
@@ -88,8 +92,8 @@ def test_every_weight_learns() -> None:
 
 def test_labels_matter_and_none_means_no_label() -> None:
     gpt, indices = random_gpt(), torch.randint(K, (1, *GRID))
-    none, cat, dog = (logits_of(gpt, indices, torch.tensor([label])) for label in (0, 1, 2))
-    assert torch.equal(logits_of(gpt, indices), none)
+    none, cat, dog = (log_probs(gpt, indices, torch.tensor([label])) for label in (0, 1, 2))
+    assert torch.equal(log_probs(gpt, indices), none)
     assert (none - cat).abs().max() > 0.01 and (cat - dog).abs().max() > 0.01
 
 
@@ -97,12 +101,12 @@ def test_labels_are_hidden_in_training_only() -> None:
     indices = torch.randint(K, (1, *GRID))
     cat, none = torch.tensor([1]), torch.tensor([0])
     always, never = random_gpt(label_dropout=1.0), random_gpt(label_dropout=0.0)
-    assert not torch.equal(logits_of(always, indices, cat), logits_of(always, indices, none))
-    assert torch.equal(logits_of(always.train(), indices, cat), logits_of(always, indices, none))
-    assert not torch.equal(logits_of(never.train(), indices, cat), logits_of(never, indices, none))
+    assert not torch.equal(log_probs(always, indices, cat), log_probs(always, indices, none))
+    assert torch.equal(log_probs(always.train(), indices, cat), log_probs(always, indices, none))
+    assert not torch.equal(log_probs(never.train(), indices, cat), log_probs(never, indices, none))
     half = random_gpt(label_dropout=0.5).train()
-    many = logits_of(half, indices.expand(200, -1, -1, -1), cat.expand(200))
-    hidden = (many - logits_of(half.eval(), indices, none)).abs().amax(dim=(1, 2)) < 1e-5
+    many = log_probs(half, indices.expand(200, -1, -1, -1), cat.expand(200))
+    hidden = (many - log_probs(half.eval(), indices, none)).abs().amax(dim=(1, 2)) < 1e-5
     assert 70 < hidden.sum() < 130
     assert torch.equal(cat, torch.tensor([1])), "the caller's labels were changed"
 
@@ -110,8 +114,8 @@ def test_labels_are_hidden_in_training_only() -> None:
 def test_shorter_clips_score_as_the_start_of_longer_ones_and_other_grids_are_refused() -> None:
     gpt, indices = random_gpt(), torch.randint(K, (2, *GRID))
     for frames in (1, 2):
-        short = logits_of(gpt, indices[:, :frames])
-        torch.testing.assert_close(short, logits_of(gpt, indices)[:, : frames * 6], rtol=0, atol=1e-4)
+        short = log_probs(gpt, indices[:, :frames])
+        torch.testing.assert_close(short, log_probs(gpt, indices)[:, : frames * 6], rtol=0, atol=1e-4)
     for shape in ((2, 4, 2, 3), (2, 3, 3, 2), (2, 0, 2, 3), (2, 18)):
         with pytest.raises(ValueError, match=r"expected \(B, T', H', W'\) with T' up to 3 and H', W' = \(2, 3\)"):
             gpt(torch.zeros(shape, dtype=torch.int64))
@@ -126,12 +130,14 @@ def test_the_first_loss_is_that_of_guessing() -> None:
     assert loss.item() == pytest.approx(math.log(1000), abs=1e-5)
 
 
-def test_the_loss_is_the_mean_cross_entropy_of_the_logits() -> None:
+@torch.no_grad()
+def test_the_loss_is_the_mean_cross_entropy_of_the_scores() -> None:
     gpt, indices = random_gpt(), torch.randint(K, (2, *GRID))
-    with torch.no_grad():
-        output = gpt(indices)
-    picked = output.logits.log_softmax(-1).gather(-1, indices.flatten(1)[..., None])
-    torch.testing.assert_close(output.loss, -picked.mean())
+    output = gpt(indices)
+    scores = gpt.hidden_states(indices, None, gpt.tables()) @ gpt.head.own.weight[:K].T
+    right = -scores.log_softmax(-1).gather(-1, indices.flatten(1)[..., None])[..., 0]
+    torch.testing.assert_close(output.losses, right)
+    torch.testing.assert_close(output.loss, right.mean())
 
 
 def test_one_batch_is_learnt_by_heart_and_sampled_again() -> None:
@@ -263,7 +269,7 @@ def test_a_saved_gpt_is_the_same_when_loaded_and_carries_its_tokenizer(tmp_path:
     for folder in (run, run / "model"):
         loaded = VideoGPT.from_pretrained(folder)
         assert loaded.config == gpt.config and not loaded.training
-        assert torch.equal(logits_of(loaded, indices), logits_of(gpt, indices))
+        assert torch.equal(log_probs(loaded, indices), log_probs(gpt, indices))
 
 
 def test_folders_that_hold_no_gpt(tmp_path: Path) -> None:

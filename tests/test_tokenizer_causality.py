@@ -1,24 +1,26 @@
 """Latent frame i depends on frames before (i + 1) * stride_t and on nothing later; and back the same way."""
 
 from itertools import product
-from typing import Literal
 
 import pytest
 import torch
 from torch import nn
 
 from tokenreel.tokenizer import TokenizerConfig, VideoTokenizer
+from tokenreel.tokenizer.config import QuantizerName
 
-STRIDES = [(4, 4, 4), (4, 8, 8), (2, 8, 8), (1, 8, 8)]
-CASES = list(product(STRIDES, ["fsq", "vq"]))
+STRIDES = [(4, 8, 8), (4, 4, 4), (2, 8, 8), (1, 8, 8), (8, 16, 16)]
+CASES = list(product(STRIDES, ["fsq", "vq", "bsq", "lfq"]))
 LATENT_FRAMES = 5
 
 cases = pytest.mark.parametrize(("stride", "quantizer"), CASES, ids=[f"{q}-{s}" for s, q in CASES])
 
 
-def random_tokenizer(stride: tuple[int, int, int], quantizer: Literal["fsq", "vq"]) -> VideoTokenizer:
+def random_tokenizer(stride: tuple[int, int, int], quantizer: QuantizerName) -> VideoTokenizer:
     """A tokenizer in which everything matters: as made, blocks are the identity and taps do not look back."""
-    config = TokenizerConfig(stride=stride, width=16, quantizer=quantizer, levels=(32, 32, 32), vq_codebook_size=64)
+    config = TokenizerConfig(
+        stride=stride, width=16, quantizer=quantizer, levels=(32, 32, 32), bits=18, vq_codebook_size=64
+    )
     tokenizer = VideoTokenizer(config)
     for parameter in tokenizer.parameters():
         nn.init.normal_(parameter, std=0.25)
@@ -35,7 +37,7 @@ def random_video(stride: tuple[int, int, int], latent_frames: int, batch: int = 
 
 @cases
 def test_indices_of_the_past_are_the_same_whatever_follows(
-    stride: tuple[int, int, int], quantizer: Literal["fsq", "vq"]
+    stride: tuple[int, int, int], quantizer: QuantizerName
 ) -> None:
     tokenizer, step = random_tokenizer(stride, quantizer), stride[0]
     video, other = random_video(stride, LATENT_FRAMES), random_video(stride, LATENT_FRAMES)
@@ -53,13 +55,13 @@ def test_indices_of_the_past_are_the_same_whatever_follows(
 
 @cases
 def test_gradients_reach_own_and_earlier_frames_and_no_later_one(
-    stride: tuple[int, int, int], quantizer: Literal["fsq", "vq"]
+    stride: tuple[int, int, int], quantizer: QuantizerName
 ) -> None:
     tokenizer, step = random_tokenizer(stride, quantizer), stride[0]
     video = random_video(stride, LATENT_FRAMES).requires_grad_()
     features = tokenizer.encoder(video)
     codes = tokenizer.quantizer(features).codes
-    for what in (features, codes) if quantizer == "fsq" else (features,):
+    for what in (features,) if quantizer == "vq" else (features, codes):
         for i in range(LATENT_FRAMES):
             (gradient,) = torch.autograd.grad(what[:, i].square().sum(), video, retain_graph=True)
             by_frame = gradient.abs().amax(dim=(0, 1, 3, 4))
@@ -70,7 +72,7 @@ def test_gradients_reach_own_and_earlier_frames_and_no_later_one(
 
 @cases
 def test_decoded_frames_do_not_change_when_later_latents_do(
-    stride: tuple[int, int, int], quantizer: Literal["fsq", "vq"]
+    stride: tuple[int, int, int], quantizer: QuantizerName
 ) -> None:
     tokenizer, step = random_tokenizer(stride, quantizer), stride[0]
     size, shape = tokenizer.config.codebook_size, (2, LATENT_FRAMES, 2, 2)

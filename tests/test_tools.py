@@ -85,11 +85,21 @@ def test_metrics_have_the_names_that_are_asked_for() -> None:
     names = {run: set(json.loads(Path(run, "metrics.jsonl").read_text().splitlines()[0])) for run in ("tok", "gpt")}
     lasts = {run: set(json.loads(Path(run, "metrics.jsonl").read_text().splitlines()[-1])) for run in ("tok", "gpt")}
     both = {"optim/lr", "optim/grad_norm", "speed/data_wait_share", "memory/peak_mb"}
-    assert both | {"train/reconstruction_loss", "train/commitment_loss", "train/psnr"} <= names["tok"]
+    assert both | {"train/loss", "train/log_l2", "train/psnr"} <= names["tok"]
     assert {"codebook/perplexity", "codebook/dead_codes", "speed/clips_per_s"} <= names["tok"]
     assert {"val/psnr", "val/perplexity"} <= lasts["tok"]
     assert both | {"train/bits_per_token", "speed/tokens_per_s"} <= names["gpt"]
     assert {"val/bits_per_token", "val/bits_per_pixel", "data/exposures_per_video"} <= lasts["gpt"]
+
+
+def test_an_alarm_about_the_codebook_is_said_and_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train_tokenizer, "codebook_alarm", lambda config, usage, step: f"[{step}] codebook collapsed")
+    call(f"{TOKENIZER} --run {tmp_path}/run --steps 2")
+    assert "step 2  alarm: [2] codebook collapsed" in capfd.readouterr().out
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["alarm"] == "[2] codebook collapsed" and line["val/psnr"] > 0
 
 
 def test_shards_and_gpt_name_their_tokenizer_and_carry_it() -> None:
@@ -191,6 +201,25 @@ def test_labels_condition_samples(tmp_path: Path) -> None:
     command = [*SAMPLE.split()[1:], "--prompt-frames", "0", "--num-samples", "1", "--out", str(tmp_path)]
     sample.main([*command, "--label", label])
     assert shape_of(tmp_path / "sample_000.mp4")[0] == 16
+
+
+def test_a_gpt_of_two_factors_is_trained_resumed_judged_and_sampled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(f"{GPT} --run {tmp_path}/gpt --steps 1 --factors 2")
+    call(f"{GPT} --run {tmp_path}/gpt --steps 2 --factors 2 --resume")
+    assert VideoGPT.from_pretrained(tmp_path / "gpt").config.head_sizes == (5, 5)
+    assert VideoGPT.from_pretrained("gpt").config.head_sizes == (25,)
+    call(f"{EVALUATE} --model {tmp_path}/gpt --out {tmp_path} --top-k 5")
+    assert json.loads((tmp_path / "evaluation.json").read_text())["bits_per_token"] <= math.log2(25) + 1
+    call(f"{SAMPLE} --model {tmp_path}/gpt --out {tmp_path}/s --num-samples 1 --top-k 5")
+    for command, said in (
+        (f"{SAMPLE} --model {tmp_path}/gpt --out {tmp_path}/s --top-k 6", "top_k 6 exceeds both factors of an index"),
+        (f"{GPT} --run {tmp_path}/gpt --steps 3 --factors 1 --resume", 'was trained with factors="2", got "1"'),
+    ):
+        with pytest.raises(SystemExit):
+            call(command)
+        assert said in capsys.readouterr().err
 
 
 # evaluation

@@ -72,7 +72,7 @@ def evaluate(config: Config) -> None:
     device = pick_device(config.device)
     model = VideoModel.from_pretrained(config.model, device)
     model.check_lengths(config.prompt_frames, model.window - config.prompt_frames)
-    config.check_codebook(model.gpt.config.codebook_size)
+    config.check_codebook(model.gpt.config.head_sizes)
     source = DataSettings.of_model(data_of(config.model), config.data, config.cache)
     windows = held_out_windows(source, model.window, one_per_video=True)
     check_writable(config.out)

@@ -71,7 +71,7 @@ def sample(config: Config) -> None:
     num_frames = config.frames or model.window - config.prompt_frames
     model.check_lengths(config.prompt_frames, num_frames)
     truth, labels = _prompts(config, model)
-    config.check_codebook(model.gpt.config.codebook_size)
+    config.check_codebook(model.gpt.config.head_sizes)
     model.gpt.config.label_ids(labels)
     check_writable(config.out)
 

@@ -128,7 +128,7 @@ def _plan(
         hop=windows.hop,
         source={
             "data": told,
-            "levels": list(tokenizer.config.levels) if tokenizer.config.quantizer == "fsq" else [],
+            "levels": list(tokenizer.config.digits),
             "labels": sorted({record.label for record in store.split("train") if record.label is not None}),
         },
     )

@@ -10,7 +10,7 @@ continued into a video (samples/). The run folder's model/ carries a copy of the
 import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from tokenreel.tokenizer.frames import to_frames
 from tokenreel.tokenizer.pretrained import find_folder
 from tokenreel.training.command_line import command, run_tool
 from tokenreel.training.hardware import peak_memory_mb, pick_device
-from tokenreel.training.loop import train
+from tokenreel.training.loop import Evaluation, train
 from tokenreel.training.provenance import provenance
 from tokenreel.training.settings import TrainingSettings
 from tokenreel.transformer import (
@@ -54,6 +54,9 @@ class Config(TrainingSettings):
     """Folder of this run."""
     label_dropout: float = 0.1
     """Share of training clips whose label is hidden, so that sampling without a label works."""
+    factors: Literal["auto", "1", "2"] = "auto"
+    """2: an index is predicted as two factors, one after the other, which large codebooks need; 1: each has a row and
+    a score of its own; auto: 1 up to 2^14 codes."""
     verify: bool = False
     """Check the sha256 of every shard before training."""
     model: GPTSize = field(default_factory=GPTSize)
@@ -88,6 +91,7 @@ class GPTStage:
                 grid=manifest.grid,
                 size=config.model,
                 levels=tuple(manifest.source.get("levels", ())),
+                factors=0 if config.factors == "auto" else int(config.factors),
                 labels=tuple(manifest.source.get("labels", ())),
                 label_dropout=config.label_dropout,
                 fps=manifest.fps or shards.clip(0)[1]["fps"],
@@ -110,7 +114,7 @@ class GPTStage:
         return {"train/bits_per_token": bits, "speed/tokens_per_s": tokens / seconds}
 
     @torch.no_grad()
-    def evaluate(self, step: int, folder: Path) -> tuple[dict[str, float], list[Path]]:
+    def evaluate(self, step: int, folder: Path) -> Evaluation:
         """Bits on held-out clips; the same few prompts continued into a video."""
         device = self.model.angles.device
         count, losses = min(VALIDATION_CLIPS, len(self.held_out)), []
@@ -128,7 +132,7 @@ class GPTStage:
             "data/exposures_per_clip": exposure(step, self.config.batch_size, len(self.shards)),
             "data/exposures_per_video": exposure(step, self.config.batch_size, self.shards.num_videos),
         }
-        return metrics, self._show(chosen[:: max(1, count // SHOWN_CLIPS)][:SHOWN_CLIPS], step, folder)
+        return Evaluation(metrics, self._show(chosen[:: max(1, count // SHOWN_CLIPS)][:SHOWN_CLIPS], step, folder))
 
     def export(self, folder: Path, step: int) -> None:
         """Save the model folder with its tokenizer and where it comes from."""
@@ -216,7 +220,12 @@ def train_gpt(config: Config) -> None:
     manifest = shards.manifest
     made_of = {"tokenizer": manifest.tokenizer, "grid": manifest.grid, "hop": manifest.hop, "clips": len(shards)}
     resolved: dict[str, Any] = {**asdict(replace(config, resume=False)), "made_of": {**made_of, **manifest.source}}
-    train(stage, config, resolved, fixed={"model", "made_of", "seed", "batch_size", "label_dropout", "precision"})
+    train(
+        stage,
+        config,
+        resolved,
+        fixed={"model", "factors", "made_of", "seed", "batch_size", "label_dropout", "precision"},
+    )
     print(f"GPT in {config.run / 'model'}; next: {command('sample')} --prompt-frames 4 --model {config.run}")
 
 

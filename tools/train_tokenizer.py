@@ -8,6 +8,7 @@ video, in an order that depends on (--seed, step) alone. The run folder holds th
 reconstructed validation clips (samples/) and checkpoints; --resume goes on from the last one.
 """
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -23,11 +24,14 @@ from tokenreel.datasets.order import Order, exposure
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.evaluation.fidelity import psnr
 from tokenreel.evaluation.film_strip import film_strip, side_by_side
-from tokenreel.tokenizer import PRESETS, CodebookUsage, TokenizerConfig, TokenizerOutput, VideoTokenizer
+from tokenreel.tokenizer import PRESETS, CodebookUsage, LossConfig, TokenizerConfig, VideoTokenizer
 from tokenreel.tokenizer.frames import to_frames, to_video
+from tokenreel.tokenizer.health import codebook_alarm
+from tokenreel.tokenizer.objective import ObjectiveOutput, TokenizerObjective
+from tokenreel.tokenizer.perceptual import SMALLEST_IMAGE
 from tokenreel.training.command_line import command, run_tool
 from tokenreel.training.hardware import peak_memory_mb, pick_device
-from tokenreel.training.loop import train
+from tokenreel.training.loop import Evaluation, train
 from tokenreel.training.provenance import provenance
 from tokenreel.training.settings import TrainingSettings
 
@@ -47,10 +51,12 @@ class Config(DataSettings, TrainingSettings):
     """"flip" mirrors half of the clips left to right (torchvision); for videos that could as well be mirrored."""
     model: TokenizerConfig = field(default_factory=TokenizerConfig)
     """Stride, width, depth, quantizer."""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """Terms that the tokenizer trains on, and their weights."""
 
 
 TOOL_PRESETS = {
-    "tiny": Config(model=PRESETS["tiny"], steps=500, batch_size=16, evaluate_every=250),
+    "tiny": Config(model=PRESETS["tiny"], steps=500, batch_size=16, lr=6e-3, evaluate_every=250),
     "small": Config(model=PRESETS["small"], steps=20_000, batch_size=32, evaluate_every=1000, checkpoint_every=1000),
     "base": Config(
         model=PRESETS["base"], size=128, steps=100_000, batch_size=64, lr=2e-3, warmup=500,
@@ -60,60 +66,62 @@ TOOL_PRESETS = {
 
 
 class TokenizerStage:
-    """The tokenizer, its clips and how it is judged."""
+    """The tokenizer and what it trains on, its clips and how it is judged."""
 
     def __init__(self, config: Config, store: ClipStore) -> None:
         self.config, self.store = config, store
         self.windows = ClipWindows(store, "train", config.clip_frames)
         self.order = Order(len(self.windows), config.batch_size, config.seed)
-        self.model = VideoTokenizer(config.model)
+        self.model = TokenizerObjective(VideoTokenizer(config.model), config.loss)
         self.usage = CodebookUsage(config.model.codebook_size)
         held_out = held_out_windows(config, config.clip_frames, one_per_video=False)
         spread = np.linspace(0, len(held_out) - 1, min(VALIDATION_CLIPS, len(held_out))).round().astype(int)
         self.truth = held_out.batch(spread)
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """Clips of a step as video in [-1, 1]."""
+        """Clips of a step as video; made of uint8, it is finite and in [-1, 1]."""
         video = to_video(self.windows.batch(self.order.batch(step)))
         return {"video": _flipped(video, self.config.seed, step) if self.config.augment == "flip" else video}
 
-    def observe(self, output: TokenizerOutput) -> None:
+    def observe(self, output: ObjectiveOutput) -> None:
         """Count which codes a step used."""
         self.usage.update(output.indices)
 
-    def metrics(self, output: TokenizerOutput, steps: int, seconds: float) -> dict[str, float]:
-        """Losses, codebook, speed."""
+    def metrics(self, output: ObjectiveOutput, steps: int, seconds: float) -> dict[str, float]:
+        """Losses, each by its name and unweighted; codebook; speed."""
         return {
             "train/loss": output.loss.item(),
-            "train/reconstruction_loss": output.reconstruction_loss.item(),
-            "train/commitment_loss": output.commitment_loss.item(),
-            "train/psnr": -10 * float(np.log10(output.reconstruction_loss.item() / 4)),  # [-1, 1] is 2 wide
+            **{f"train/{name}": term.item() for name, term in output.terms.items()},
+            "train/psnr": output.psnr.item(),
             "codebook/perplexity": self.usage.perplexity,
             "codebook/dead_codes": self.usage.dead_codes,
             "speed/clips_per_s": steps * self.config.batch_size / seconds,
         }
 
     @torch.no_grad()
-    def evaluate(self, step: int, folder: Path) -> tuple[dict[str, float], list[Path]]:
-        """PSNR on held-out clips; the same few of them reconstructed, as picture and video."""
+    def evaluate(self, step: int, folder: Path) -> Evaluation:
+        """PSNR on held-out clips and what follows from it; the same few clips reconstructed, as picture and video."""
         usage = CodebookUsage(self.config.model.codebook_size)
-        pieces = []
-        device = next(self.model.parameters()).device
+        pieces, tokenizer = [], self.model.tokenizer
+        device = next(tokenizer.parameters()).device
         for begin in range(0, len(self.truth), self.config.batch_size):
-            indices = self.model.encode(to_video(self.truth[begin : begin + self.config.batch_size]).to(device))
+            indices = tokenizer.encode(to_video(self.truth[begin : begin + self.config.batch_size]).to(device))
             usage.update(indices)
-            pieces.append(to_frames(self.model.decode(indices)))
+            pieces.append(to_frames(tokenizer.decode(indices)))
         frames = np.concatenate(pieces)
-        metrics = {
-            "val/psnr": float(psnr(frames, self.truth).clip(max=100).mean()),
-            "val/perplexity": usage.perplexity,
-        }
-        return metrics, self._show(frames, step, folder)
+        found = float(psnr(frames, self.truth).clip(max=100).mean())
+        metrics: dict[str, float | str] = {"val/psnr": found, "val/perplexity": usage.perplexity}
+        if alarm := codebook_alarm(self.config.model, self.usage, step):
+            metrics["alarm"] = alarm
+        verdict, told = self.model.judge(found, step / self.config.steps)
+        if told is not None:
+            metrics["warning" if verdict == "go back" else "note"] = told
+        return Evaluation(metrics, self._show(frames, step, folder), verdict)
 
     def export(self, folder: Path, step: int) -> None:
         """Save the model folder with where it comes from."""
         seen = exposure(step, self.config.batch_size, len(self.windows))
-        self.model.save_pretrained(
+        self.model.tokenizer.save_pretrained(
             folder,
             provenance(
                 step=step,
@@ -146,16 +154,33 @@ def _flipped(video: Tensor, seed: int, step: int) -> Tensor:
     return torch.stack([horizontal_flip(clip) if flip else clip for clip, flip in zip(video, mirror, strict=True)])
 
 
+def _check_losses(config: Config) -> None:
+    """Refuse losses that this run cannot have: an adversarial term that no validation starts, VGG on tiny frames."""
+    every, share = config.evaluate_every, config.loss.adversarial_start
+    if config.loss.adversarial and every * max(1, math.ceil(share * config.steps / every)) >= config.steps:
+        raise ValueError(
+            f"evaluate_every {every}: expected a validation between {share:.0%} and the end of {config.steps} steps, "
+            f"since it starts the adversarial term; use --evaluate-every {max(1, config.steps // 20)}"
+        )
+    if config.loss.perceptual and min(config.frame_size) < SMALLEST_IMAGE:
+        raise ValueError(
+            f"frames of {config.frame_size} are too small for the perceptual loss, expected at least {SMALLEST_IMAGE} "
+            f"pixels a side; use a larger --size or --loss.perceptual 0"
+        )
+
+
 def train_tokenizer(config: Config) -> None:
     """Prepare the data, train, and say where the model is."""
     config.model.grid(config.clip_frames, *config.frame_size)
+    _check_losses(config)
     pick_device(config.device)
     torch.manual_seed(config.seed)
     stage = TokenizerStage(config, open_data(config))
     if stage.windows.skipped:
         print(f"{len(stage.windows.skipped)} videos are shorter than {config.clip_frames} frames and are left out")
     resolved = {**asdict(replace(config, resume=False)), "videos": stage.store.fingerprint}
-    fixed = {"model", "videos", "size", "width", "fps", "clip_frames", "augment", "seed", "batch_size", "precision"}
+    fixed = {"model", "loss", "videos", "size", "width", "fps", "clip_frames", "augment", "seed", "batch_size"}
+    fixed |= {"precision"}
     train(stage, config, resolved, fixed)
     print(f"tokenizer in {config.run / 'model'}; next: {command('tokenize_dataset')} --tokenizer {config.run}")
 

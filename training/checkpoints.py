@@ -1,7 +1,8 @@
 """Checkpoints: complete, written and synced under a temporary name, then renamed; loaded without running code.
 
 ``checkpoints/step_000500/`` holds ``weights.safetensors`` (what trains), ``state.pt`` (optimizer, weight
-average, random states) and ``meta.json`` (step, format). A checkpoint under its final name is whole.
+average, random states, the state to go back to) and ``meta.json`` (step, format). A checkpoint under its final
+name is whole.
 """
 
 import json
@@ -18,13 +19,19 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tokenreel.training.ema import WeightAverage
+from tokenreel.training.retreat import Retreat
 
 FORMAT_VERSION = 1
 KEEP = 2
 
 
 def save_checkpoint(
-    run: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None
+    run: Path,
+    step: int,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
+    retreat: Retreat | None = None,
 ) -> Path:
     """Save everything needed to go on after ``step`` steps; older checkpoints but the last two are removed.
 
@@ -40,8 +47,9 @@ def save_checkpoint(
         save_file(weights, building / "weights.safetensors")
         state = {
             "optimizer": optimizer.state_dict(),
-            "average": None if average is None else {"steps": average.steps, "weights": average.average},
+            "average": None if average is None else average.state_dict(),
             "random": _random_states(),
+            "retreat": None if retreat is None else retreat.kept,
         }
         torch.save(state, building / "state.pt")
         meta = {"format_version": FORMAT_VERSION, "step": step}
@@ -68,7 +76,11 @@ def latest_checkpoint(run: Path) -> Path | None:
 
 
 def load_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
+    retreat: Retreat | None = None,
 ) -> int:
     """Restore what :func:`save_checkpoint` saved; return the number of steps taken.
 
@@ -99,9 +111,9 @@ def load_checkpoint(
     model.load_state_dict(weights)
     optimizer.load_state_dict(state["optimizer"])
     if average is not None and state["average"] is not None:
-        average.steps = state["average"]["steps"]
-        for name, tensor in state["average"]["weights"].items():
-            average.average[name].copy_(tensor)
+        average.load_state_dict(state["average"])
+    if retreat is not None:
+        retreat.kept = state.get("retreat")
     _restore_random_states(state["random"])
     return int(meta["step"])
 

@@ -15,6 +15,8 @@ from typing import Any, TypeVar
 
 import tyro
 
+from tokenreel.training.hardware import keep_freed_memory
+
 Config = TypeVar("Config")
 
 
@@ -55,6 +57,7 @@ def run_tool(
     presets: Mapping[str, Config] | None = None,
 ) -> None:
     """Parse the command line and run ``main(config)``; turn a user's mistake into one line and exit status 2."""
+    keep_freed_memory()
     try:
         main(parse(config_type, argv, description=description, presets=presets))
     except (ValueError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,16 @@ class WeightAverage:
         decay = min(self.decay, self.steps / (self.steps + 9))
         for name, parameter in model.named_parameters():
             self.average[name].lerp_(parameter, 1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps and averaged weights, as they are."""
+        return {"steps": self.steps, "weights": self.average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what :meth:`state_dict` told."""
+        self.steps = state["steps"]
+        for name, tensor in state["weights"].items():
+            self.average[name].copy_(tensor)
 
     @contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:

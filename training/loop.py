@@ -8,10 +8,10 @@ gradients, clipping, schedule, weight average, checkpoints, log. What step ``s``
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -26,10 +26,22 @@ from tokenreel.training.hardware import (
     pick_precision,
 )
 from tokenreel.training.optimizer import build_optimizer
+from tokenreel.training.retreat import Retreat
 from tokenreel.training.run_folder import open_run
 from tokenreel.training.run_log import RunLog
 from tokenreel.training.schedule import warmup_stable_decay
 from tokenreel.training.settings import TrainingSettings
+
+
+class Evaluation(NamedTuple):
+    """What a stage found when it judged its model."""
+
+    metrics: Mapping[str, float | str]
+    """Numbers to log, and what is to be said in words."""
+    media: list[Path]
+    """Pictures and videos that were written."""
+    verdict: Literal["go on", "keep", "go back"] = "go on"
+    """"keep": the present state is worth going back to; "go back": to the state last kept, and on from there."""
 
 
 class Stage(Protocol):
@@ -45,11 +57,11 @@ class Stage(Protocol):
     def observe(self, output: Any) -> None:
         """See the output of every step, to count what is counted over windows."""
 
-    def metrics(self, output: Any, steps: int, seconds: float) -> dict[str, float]:
+    def metrics(self, output: Any, steps: int, seconds: float) -> Mapping[str, float | str]:
         """What to log of the newest output; ``steps`` were taken in ``seconds`` since the last log."""
 
-    def evaluate(self, step: int, folder: Path) -> tuple[dict[str, float], list[Path]]:
-        """Judge the model on validation data; write pictures and videos into ``folder``, return their paths."""
+    def evaluate(self, step: int, folder: Path) -> Evaluation:
+        """Judge the model on validation data; write pictures and videos into ``folder``."""
 
     def export(self, folder: Path, step: int) -> None:
         """Save the model in its folder form, with its provenance."""
@@ -96,17 +108,15 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
                 common = {"optim/lr": rate, "optim/grad_norm": float(norm), "speed/data_wait_share": wait_share}
                 common["memory/peak_mb"] = peak_memory_mb(ready.device)
                 log.log(done, {**stage.metrics(output, taken, seconds), **common})
-            del output  # its logits would be kept through the next step
-            if judges or saves:
-                with meter.paused(), average.applied_to(stage.model) if average is not None else nullcontext():
-                    if judges:
-                        _evaluate(stage, log, done)
-                    if saves:
+            del output  # what it holds would be kept through the next step
+            with meter.paused():
+                if judges:
+                    _evaluate(stage, ready, log, done)
+                if saves:
+                    with ready.released(stage.model):
                         stage.export(settings.run / "model", done)
-            if saves:
-                # Last, so that a run killed before it takes up and repeats all that belongs to this step.
-                with meter.paused():
-                    save_checkpoint(settings.run, done, stage.model, optimizer, average)
+                    # Last, so that a run killed before it takes up and repeats all that belongs to this step.
+                    save_checkpoint(settings.run, done, stage.model, optimizer, average, ready.retreat)
     finally:
         log.close()
 
@@ -119,7 +129,12 @@ class _Ready(NamedTuple):
     model: nn.Module
     optimizer: torch.optim.Optimizer
     average: WeightAverage | None
+    retreat: Retreat
     first_step: int
+
+    def released(self, model: nn.Module) -> AbstractContextManager[None]:
+        """The weights to judge and to release: their average, if there is one."""
+        return nullcontext() if self.average is None else self.average.applied_to(model)
 
 
 def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixed: set[str]) -> _Ready:
@@ -136,13 +151,13 @@ def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], f
     dtype = torch.bfloat16 if bf16 else torch.float32
     optimizer = build_optimizer(stage.model, settings.lr, settings.weight_decay, dtype)
     average = WeightAverage(stage.model, settings.ema_decay) if settings.ema_decay else None
-    checkpoint = latest_checkpoint(settings.run) if settings.resume else None
-    first = load_checkpoint(checkpoint, stage.model, optimizer, average) if checkpoint else 0
+    checkpoint, retreat = latest_checkpoint(settings.run) if settings.resume else None, Retreat()
+    first = load_checkpoint(checkpoint, stage.model, optimizer, average, retreat) if checkpoint else 0
     model = accelerator.prepare_model(stage.model)
     if compiles(settings.compile, settings.steps, stage.model):
         torch._dynamo.config.suppress_errors = settings.compile == "auto"
         model.compile(dynamic=False)
-    return _Ready(accelerator, device, model, optimizer, average, first)
+    return _Ready(accelerator, device, model, optimizer, average, retreat, first)
 
 
 def _step(
@@ -164,13 +179,18 @@ def _step(
     return output, norm
 
 
-def _evaluate(stage: Stage, log: RunLog, step: int) -> None:
+def _evaluate(stage: Stage, ready: _Ready, log: RunLog, step: int) -> None:
+    """Judge, tell, and keep the present state or go back to the kept one as the stage wants."""
     stage.model.eval()
-    with torch.compiler.set_stance("force_eager"):  # other shapes and modes: compiling them costs minutes
-        metrics, media = stage.evaluate(step, log.run / "samples")
+    # Eager, since compiling other shapes and modes costs minutes.
+    with ready.released(stage.model), torch.compiler.set_stance("force_eager"):
+        found = stage.evaluate(step, log.run / "samples")
     stage.model.train()
-    log.log(step, metrics, important=True)
-    for path in media:
+    if found.verdict != "go on":
+        follow = ready.retreat.keep if found.verdict == "keep" else ready.retreat.go_back
+        follow(stage.model, ready.optimizer, ready.average)
+    log.log(step, found.metrics, important=True)
+    for path in found.media:
         log.media(step, f"samples/{path.stem.rsplit('_', 1)[0]}", path)
 
 

@@ -57,7 +57,7 @@ def open_run(run: Path, config: dict[str, Any], resume: bool, fixed: set[str]) -
             )
         before = json.loads((run / "config.json").read_text())
         for name in sorted(fixed):
-            if before.get(name) != resolved.get(name):
+            if name in before and before[name] != resolved.get(name):  # an older version's run may lack a name
                 raise ValueError(
                     f"{run} was trained with {name}={_short(before.get(name))}, got {_short(resolved.get(name))}; "
                     "resume with the same setting, or choose another --run"

@@ -50,14 +50,20 @@ class RunLog:
         self._task = self._progress.add_task("train", total=steps, completed=first_step, metrics="")
         self._progress.start()
 
-    def log(self, step: int, metrics: Mapping[str, float], important: bool = False) -> None:
-        """Record metrics after ``step`` steps; ``important`` ones (validation) always get a console line."""
-        record = {"step": step, **{name: float(value) for name, value in metrics.items()}}
+    def log(self, step: int, metrics: Mapping[str, float | str], important: bool = False) -> None:
+        """Record metrics after ``step`` steps; ``important`` ones (validation) always get a console line.
+
+        A metric in words (an alarm, a warning) gets a line of its own, always.
+        """
+        words = {name: value for name, value in metrics.items() if isinstance(value, str)}
+        numbers = {name: float(value) for name, value in metrics.items() if name not in words}
         with self._metrics.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps({"step": step, **numbers, **words}) + "\n")
         if self._wandb is not None:
-            self._wandb.log(dict(metrics), step=step)
-        text = "  ".join(f"{name.split('/')[-1]} {value:.4g}" for name, value in metrics.items())
+            self._wandb.log({**numbers, **words}, step=step)
+        for name, sentence in words.items():
+            self.console.print(f"step {step}  {name}: {sentence}", style="yellow", markup=False, soft_wrap=True)
+        text = "  ".join(f"{name.split('/')[-1]} {value:.4g}" for name, value in numbers.items())
         self._progress.update(self._task, completed=step, metrics=text[:90])
         silent = not self.console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
         if important or silent:

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+from tokenreel.transformer.factors import LARGEST_PLAIN, factorize
+
 HEAD_DIM = 64
 
 
@@ -43,6 +45,9 @@ class GPTConfig:
     """Width, depth, dropout."""
     levels: tuple[int, ...] = ()
     """Values of each digit of an index, first digit fastest, if the quantizer makes indices of digits (FSQ)."""
+    factors: int = 0
+    """1: every index has a row and a score of its own; 2: an index is two factors, predicted one after the other,
+    which large codebooks need; 0 becomes 1 up to 2^14 codes, else 2."""
     labels: tuple[str, ...] = ()
     """Names of the classes a clip can be conditioned on, in order; may be empty."""
     label_dropout: float = 0.1
@@ -60,6 +65,10 @@ class GPTConfig:
             object.__setattr__(self, "size", GPTSize(**self.size))
         if self.codebook_size < 2:
             raise ValueError(f"codebook_size {self.codebook_size}: expected at least 2")
+        if self.factors not in (0, 1, 2):
+            raise ValueError(f"factors {self.factors}: expected 1 or 2, or 0 to choose by the codebook's size")
+        if self.factors == 0:
+            object.__setattr__(self, "factors", 1 if self.codebook_size <= LARGEST_PLAIN else 2)
         if len(self.grid) != 3 or min(self.grid) < 1:
             raise ValueError(f"grid {self.grid}: expected three sizes of at least 1 (T', H', W')")
         if not 0 <= self.label_dropout <= 1:
@@ -74,6 +83,14 @@ class GPTConfig:
     def indices_per_frame(self) -> int:
         """Indices in one latent frame: H'·W'."""
         return self.grid[1] * self.grid[2]
+
+    @property
+    def head_sizes(self) -> tuple[int, ...]:
+        """Among how many values the head chooses: (K,), or (K1, K2) if it is factored."""
+        if self.factors == 1:
+            return (self.codebook_size,)
+        factors = factorize(self.codebook_size, self.levels)
+        return factors.first_size, factors.second_size
 
     def label_ids(self, names: list[str | None]) -> list[int]:
         """Ids of class names; 0 is "no label".

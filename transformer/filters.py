@@ -8,10 +8,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How the next index is drawn."""
+    """How the next index is drawn.
+
+    With a factored head every setting acts on the first factor, then on the second.
+    """
 
     temperature: float = 1.0
-    """Logits are divided by it; 0 always takes the likeliest index."""
+    """Logits are divided by it; 0 always takes the likeliest index (of more than 2^14 codes, in two factors: the
+    likeliest first factor, then the likeliest second; top-k and top-p act on each factor likewise)."""
     top_k: int = 0
     """Draw among the k likeliest indices only; 0 is all."""
     top_p: float = 1.0
@@ -25,16 +29,17 @@ class SamplingSettings:
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p {self.top_p}: expected a probability in (0, 1]")
 
-    def check_codebook(self, codebook_size: int) -> None:
-        """Whether the settings fit a model of so many codes.
+    def check_codebook(self, head_sizes: tuple[int, ...]) -> None:
+        """Whether the settings fit a model that chooses among so many values (``GPTConfig.head_sizes``).
 
         Raises:
             ValueError: If ``top_k`` is larger.
         """
-        if self.top_k > codebook_size:
-            raise ValueError(
-                f"top_k {self.top_k} exceeds the codebook of {codebook_size} codes; use a smaller one, or 0 for all"
-            )
+        if self.top_k > max(head_sizes):
+            what = f"the codebook of {head_sizes[0]} codes"
+            if len(head_sizes) > 1:
+                what = f"both factors of an index ({' x '.join(map(str, head_sizes))}), on each of which it acts"
+            raise ValueError(f"top_k {self.top_k} exceeds {what}; use a smaller one, or 0 for all")
 
 
 def keep_top_k(logits: Tensor, k: int) -> Tensor:

@@ -1,10 +1,12 @@
-"""Vectors for indices: one row per index, and rows shared between indices that share a digit."""
+"""Vectors for indices: one row per index, and rows shared between indices that share a digit or a factor."""
 
 import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tokenreel.transformer.factors import Factors
 
 
 class IndexTable(nn.Module):
@@ -37,6 +39,35 @@ class IndexTable(nn.Module):
             return self.own.weight
         shared = self.shared(self.digits).sum(dim=1)
         return self.own.weight + F.pad(shared, (0, 0, 0, 1))
+
+    def look_up(self, indices: Tensor, rows: Tensor) -> Tensor:
+        """Vectors (..., D) of int64 indices (...) in [0, K], from :meth:`rows`."""
+        return F.embedding(indices, rows)
+
+
+class FactoredTable(nn.Module):
+    """Vectors for more indices than there can be rows: an index has the sum of its two factors' rows.
+
+    Args:
+        factors: How an index is split.
+        dim: D.
+        std: Of the normal distribution that rows start from.
+    """
+
+    def __init__(self, factors: Factors, dim: int, std: float) -> None:
+        super().__init__()
+        self.factors = factors
+        self.first = IndexTable(factors.first_size, dim, factors.first_levels, std)
+        self.second = IndexTable(factors.second_size, dim, factors.second_levels, std)
+
+    def rows(self) -> Tensor:
+        """The rows of the first factor, then those of the second: (K1 + 1 + K2 + 1, D)."""
+        return torch.cat([self.first.rows(), self.second.rows()])
+
+    def look_up(self, indices: Tensor, rows: Tensor) -> Tensor:
+        """Vectors (..., D) of int64 indices (...) in [0, K], from :meth:`rows`."""
+        first, second = self.factors.split(indices)
+        return F.embedding(first, rows) + F.embedding(second + self.factors.first_size + 1, rows)
 
 
 def _digits(codebook_size: int, levels: tuple[int, ...]) -> Tensor:

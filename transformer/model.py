@@ -11,11 +11,12 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from tokenreel.transformer.backbone import Backbone
 from tokenreel.transformer.config import GPTConfig
-from tokenreel.transformer.index_table import IndexTable
+from tokenreel.transformer.factors import factorize
+from tokenreel.transformer.head import FactoredHead, Head, PlainHead
+from tokenreel.transformer.index_table import FactoredTable, IndexTable
 from tokenreel.transformer.positions import PREFIX, rotary_angles, token_positions
 from tokenreel.transformer.pretrained import load_folder, save_folder
 
@@ -28,19 +29,19 @@ class GPTOutput(NamedTuple):
 
     loss: Tensor
     """Mean cross-entropy in nats per index."""
-    logits: Tensor
-    """float (B, T'·H'·W', K): row n scores index n."""
+    losses: Tensor
+    """float32 (B, T'·H'·W'): cross-entropy of each index, in nats."""
 
 
 class Tables(NamedTuple):
     """The vectors of all indices, worked out once per pass (and once per sampling)."""
 
     current: Tensor
-    """(K + 1, D): what an index is to the token that carries it."""
+    """(rows, D): what an index is to the token that carries it."""
     earlier: Tensor
-    """(K + 1, D): what it is as "stood there one latent frame earlier"."""
-    head: Tensor
-    """(K, D): what it is as the next index."""
+    """(rows, D): what it is as "stood there one latent frame earlier"."""
+    head: tuple[Tensor, ...]
+    """What it is as the next index."""
 
 
 class VideoGPT(nn.Module):
@@ -58,12 +59,12 @@ class VideoGPT(nn.Module):
         self.label_embedding = nn.Embedding(1 + len(config.labels), dim)
         # Index K stands for "nothing": BOS has no index of its own, and before the second latent frame
         # there is no earlier one.
-        self.index_embedding = IndexTable(config.codebook_size, dim, config.levels, STD)
-        self.earlier_embedding = IndexTable(config.codebook_size, dim, config.levels, STD)
+        self.index_embedding = _table(config)
+        self.earlier_embedding = _table(config)
         self.row_embedding = nn.Embedding(h_lat, dim)
         self.column_embedding = nn.Embedding(w_lat, dim)
         self.backbone = Backbone(config.size)
-        self.head = IndexTable(config.codebook_size, dim, config.levels, std=0.0)
+        self.head = _head(config)
         positions = token_positions(config.grid)
         self.register_buffer("angles", rotary_angles(positions), persistent=False)
         self.register_buffer("places", positions[PREFIX:, 1:], persistent=False)
@@ -78,27 +79,30 @@ class VideoGPT(nn.Module):
             labels: int64 (B,), ids from ``config.label_ids``; None is all 0, "no label". In training mode
                 a share ``config.label_dropout`` of them is hidden.
         """
-        target = self._flatten(indices)
+        tables = self.tables()
+        hidden = self.hidden_states(indices, labels, tables)
+        losses = self.head.losses(hidden, indices.flatten(1), tables.head)
+        return GPTOutput(losses.mean(), losses)
+
+    def hidden_states(self, indices: Tensor, labels: Tensor | None, tables: Tables) -> Tensor:
+        """What the head predicts each index from: (B, T'·H'·W', D); row n depends on indices before n alone."""
+        before = self._flatten(indices)[:, :-1]
         if labels is None:
             labels = torch.zeros(len(indices), dtype=torch.int64, device=indices.device)
         if self.training and self.config.labels and self.config.label_dropout > 0:
             hidden = torch.rand(labels.shape, device=labels.device) < self.config.label_dropout
             labels = labels.masked_fill(hidden, 0)
-        tables = self.tables()
-        tokens = torch.cat([self.embed_prefix(labels, tables), self.embed(target[:, :-1], 0, tables)], dim=1)
-        hidden_states = self.backbone(tokens, self.angles[: tokens.shape[1]])
-        logits = F.linear(hidden_states[:, PREFIX - 1 :], tables.head).float()
-        loss = F.cross_entropy(logits.flatten(0, 1), target.flatten())
-        return GPTOutput(loss, logits)
+        tokens = torch.cat([self.embed_prefix(labels, tables), self.embed(before, 0, tables)], dim=1)
+        return self.backbone(tokens, self.angles[: tokens.shape[1]])[:, PREFIX - 1 :]
 
     def tables(self) -> Tables:
         """The vectors of all indices under the present weights."""
-        return Tables(self.index_embedding.rows(), self.earlier_embedding.rows(), self.head.rows()[:-1])
+        return Tables(self.index_embedding.rows(), self.earlier_embedding.rows(), self.head.read())
 
     def embed_prefix(self, labels: Tensor, tables: Tables) -> Tensor:
         """Embeddings of condition and BOS: int64 (B,) -> (B, PREFIX, D)."""
         nothing = torch.full_like(labels, self.config.codebook_size)
-        bos = tables.current[nothing] + tables.earlier[nothing] + self._embed_place(torch.zeros_like(labels))
+        bos = self._embed_pair(nothing, nothing, tables) + self._embed_place(torch.zeros_like(labels))
         return torch.stack([self.label_embedding(labels), bos], dim=1)
 
     def embed(self, indices: Tensor, start: int, tables: Tables, before: Tensor | None = None) -> Tensor:
@@ -119,7 +123,12 @@ class VideoGPT(nn.Module):
         # The token at place p predicts place p + 1; one latent frame before that is p + 1 - frame.
         earlier = torch.cat([nothing, history], dim=1)[:, start + 1 : start + 1 + n]
         places = torch.arange(start + 1, start + 1 + n, device=indices.device)
-        return F.embedding(indices, tables.current) + F.embedding(earlier, tables.earlier) + self._embed_place(places)
+        return self._embed_pair(indices, earlier, tables) + self._embed_place(places)
+
+    def _embed_pair(self, current: Tensor, earlier: Tensor, tables: Tables) -> Tensor:
+        """An index and the one that stood, a latent frame earlier, where the next one will stand."""
+        now = self.index_embedding.look_up(current, tables.current)
+        return now + self.earlier_embedding.look_up(earlier, tables.earlier)
 
     def _embed_place(self, place: Tensor) -> Tensor:
         row, column = self.places[place % len(self.places)].unbind(-1)
@@ -159,3 +168,15 @@ class VideoGPT(nn.Module):
         model = cls(config)
         model.load_state_dict(state)
         return model.eval()
+
+
+def _table(config: GPTConfig) -> IndexTable | FactoredTable:
+    if config.factors == 1:
+        return IndexTable(config.codebook_size, config.size.dim, config.levels, STD)
+    return FactoredTable(factorize(config.codebook_size, config.levels), config.size.dim, STD)
+
+
+def _head(config: GPTConfig) -> Head:
+    if config.factors == 1:
+        return PlainHead(config.codebook_size, config.size.dim, config.levels)
+    return FactoredHead(factorize(config.codebook_size, config.levels), config.size.dim)

@@ -92,4 +92,5 @@ def load_folder(folder: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
         raise ValueError(
             f"{folder}/config.json names {sorted(set(content) - known)}, unknown to this version of tokenreel"
         )
+    content.setdefault("factors", 1)  # folders from before heads could be factored, whatever their codebook
     return GPTConfig(**content), state

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from tokenreel.transformer.filters import SamplingSettings, pick
+from tokenreel.transformer.filters import SamplingSettings
 from tokenreel.transformer.model import VideoGPT
 from tokenreel.transformer.static_decoder import StaticDecoder
 
@@ -34,7 +33,7 @@ def sample_latent_frames(
         int64 (B, H', W').
 
     Raises:
-        ValueError: If the shapes do not fit, or the logits are not finite.
+        ValueError: If the shapes do not fit, or the probabilities are not finite.
     """
     _check(gpt, prompt, num_latent_frames, settings, seeds)
     config, device = gpt.config, gpt.angles.device
@@ -42,7 +41,7 @@ def sample_latent_frames(
     total = start + num_latent_frames * config.indices_per_frame
     sequence = torch.zeros(B, total, dtype=torch.int64, device=device)
     sequence[:, :start] = prompt.flatten(1)
-    uniform = _uniforms(seeds, total - start).to(device)
+    uniform = _uniforms(seeds, total - start, gpt.head.draws).to(device)
     decoder = StaticDecoder(gpt, B)
 
     if labels is None:
@@ -52,12 +51,12 @@ def sample_latent_frames(
     if start:
         tokens = torch.cat([tokens, gpt.embed(sequence[:, :start], 0, tables)], dim=1)
     for place in range(start, total):
-        logits = F.linear(decoder.forward(tokens)[:, -1], tables.head).float()
-        index = pick(logits, settings, uniform[:, place - start])
+        hidden = decoder.forward(tokens)[:, -1]
+        index = gpt.head.pick(hidden, tables.head, settings, uniform[:, place - start])
         sequence[:, place] = index
         if (place + 1) % config.indices_per_frame == 0:
             # One look per latent frame: a look per step would make the GPU wait for the host.
-            if not bool(torch.isfinite(logits).all()):
+            if not bool(torch.isfinite(gpt.head.losses(hidden, index, tables.head)).all()):
                 raise ValueError(
                     f"logits are not finite at index {place}; the model's weights are damaged, train it again"
                 )
@@ -79,10 +78,10 @@ def sample_indices(
     return torch.cat([prompt, torch.stack(new, dim=1)], dim=1)
 
 
-def _uniforms(seeds: Sequence[int], count: int) -> Tensor:
-    """float64 (B, count) in [0, 1): each row from its own seed."""
-    rows = [torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) for seed in seeds]
-    return torch.stack(rows)
+def _uniforms(seeds: Sequence[int], count: int, draws: int) -> Tensor:
+    """float64 (B, count, draws) in [0, 1): each row from its own seed."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return torch.stack([torch.rand(count, draws, generator=each, dtype=torch.float64) for each in generators])
 
 
 def _check(
@@ -98,4 +97,4 @@ def _check(
             f"{prompt.shape[1]} prompt and {num_latent_frames} new latent frames asked for, expected at least 1 "
             f"new one and at most {grid[0]} together, the window this GPT was trained on"
         )
-    settings.check_codebook(gpt.config.codebook_size)
+    settings.check_codebook(gpt.config.head_sizes)
