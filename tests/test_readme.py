@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
-TOOLS = ("make_world", "train_tokenizer", "tokenize_dataset", "train_gpt", "sample", "evaluate")
+TOOLS = ("make_world", "train_tokenizer", "tokenize_dataset", "train_gpt", "sample", "evaluate", "compare_tokenizers")
 
 
 def commands(text: str) -> list[str]:
@@ -62,9 +62,11 @@ def test_pictures_exist_and_nothing_is_left_to_fill_in() -> None:
     assert not re.search(r"DEMO_TABLE|TODO|TBD", README)
 
 
-def test_the_python_example_imports_what_it_uses() -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    compile(example, "README.md", "exec")
-    for line in example.splitlines():
-        if line.startswith("from tokenreel"):
-            exec(line, {})
+def test_the_python_examples_import_what_they_use() -> None:
+    examples = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert examples
+    for example in examples:
+        compile(example, "README.md", "exec")
+        for line in example.splitlines():
+            if line.startswith("from tokenreel"):
+                exec(line, {})
