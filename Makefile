@@ -36,6 +36,7 @@ lint: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/sampling.py --out runs/benchmarks/sampling.json
+	$(BIN)/python benchmarks/tokenizer_speed.py --out runs/benchmarks/tokenizer_speed.json
 
 clean:
 	rm -rf .venv build dist *.egg-info

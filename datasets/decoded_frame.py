@@ -43,6 +43,7 @@ class VideoFacts:
         corrupt_frames: Frames left out because the decoder marked them as corrupt.
         clock_jumps: Jumps of the time stamps that were closed up.
         damaged: Why reading ended early or frames are missing; None for a sound file.
+        alpha: Whether pixels say how opaque they are; they are laid over black.
     """
 
     codec: str = ""
@@ -56,6 +57,7 @@ class VideoFacts:
     corrupt_frames: int = 0
     clock_jumps: int = 0
     damaged: str | None = None
+    alpha: bool = False
 
     def measured(self, clock: FrameClock) -> None:
         """Takes over what the clock has measured."""

@@ -10,7 +10,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from tokenreel.datasets.decoded_frame import DecodedFrame, UnreadableVideo, VideoFacts
-from tokenreel.datasets.frame_fit import FrameFit
+from tokenreel.datasets.frame_fit import FrameFit, over_black
 from tokenreel.datasets.frame_times import FrameClock, at_rate
 
 
@@ -107,10 +107,16 @@ def _scaled(
         if index != image_index:
             height, width = fit.coded_size
             try:
+                facts.alpha = any(component.is_alpha for component in frame.format.components)
                 picture = scaler.reformat(
-                    frame, width, height, "rgb24", interpolation=Interpolation.BILINEAR, threads=1
-                )
-                image, image_index = fit.finish(picture.to_ndarray()), index
+                    frame,
+                    width,
+                    height,
+                    "rgba" if facts.alpha else "rgb24",
+                    interpolation=Interpolation.BILINEAR,
+                    threads=1,
+                ).to_ndarray()
+                image, image_index = fit.finish(over_black(picture) if facts.alpha else picture), index
             except (av.FFmpegError, ValueError) as error:
                 facts.damaged = f"{reason(error)} when scaling frame {index}"
                 return

@@ -9,6 +9,12 @@ import numpy as np
 WIDEST_PIXEL = 4
 
 
+def over_black(picture: np.ndarray) -> np.ndarray:
+    """Lay a picture uint8 (h, w, 4), its last channel how opaque a pixel is, over black: uint8 (h, w, 3)."""
+    opaque = picture[..., :3].astype(np.uint16) * picture[..., 3:]
+    return ((opaque + 127) // 255).astype(np.uint8)
+
+
 @dataclass(frozen=True)
 class FrameFit:
     """The plan for every frame of one video.

@@ -192,6 +192,7 @@ def _flags(answer: dict[str, Any], fps: float | None) -> dict[str, Any]:
         "static": answer["static"],
         "black": answer["black"],
         "vfr": facts["vfr"],
+        "alpha": facts["alpha"],
         # A thousandth is the difference between 30 and 29.97.
         "upsampled": bool(fps and facts["source_fps"] and facts["source_fps"] < fps * 0.998),
         "clock_jumps": facts["clock_jumps"],

@@ -308,3 +308,19 @@ def test_real_and_odd_files_agree_with_the_facts(shared_data: Path) -> None:
         brightness = [frames[k].image.mean() for k in (0, len(frames) // 2, -1)]
         # The facts are of whole pictures, ours of their centres: only gross errors of range show.
         assert np.abs(np.array(brightness) - known["mean_luma"]).max() < 60, name
+
+
+def test_transparent_pixels_are_laid_over_black_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "sticker.mov"
+    image = np.full((16, 16, 4), 255, np.uint8)
+    image[:, :8, 3] = 0  # the left half cannot be seen
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("png", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 16, 16, "rgba"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgba")))
+        container.mux(stream.encode())
+    stream = FrameStream(path, height=16, width=16)
+    frames = np.stack([frame.image for frame in stream])
+    assert stream.facts.alpha
+    assert frames[:, :, :8].max() == 0 and frames[:, :, 8:].min() == 255

@@ -393,3 +393,10 @@ def test_two_processes_learn_the_codebook_of_one_with_all_their_features(tmp_pat
     for name, tensor in alone.items():
         assert torch.equal(first[name], second[name]), name
         torch.testing.assert_close(first[name], tensor, rtol=1e-5, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("bits", [10, 18])
+def test_a_collapsed_lfq_still_has_a_gradient(bits: int) -> None:
+    logits = torch.full((64, bits), 12.0, requires_grad=True)  # all positions sure of one code
+    bit_entropy_loss(logits).backward()
+    assert logits.grad is not None and logits.grad.isfinite().all()

@@ -48,11 +48,6 @@ class TokenizerObjective(nn.Module):
         )
         self.adversary = Adversary(config) if config.adversarial else None
 
-    @property
-    def gains_from_compile(self) -> bool:
-        """Whether the training loop should compile by default: as the tokenizer says."""
-        return bool(getattr(self.tokenizer, "gains_from_compile", False))
-
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the tokenizer; the losses beside it are small and change with the phase of the run."""
         self.tokenizer.compile(*args, **kwargs)

@@ -74,7 +74,8 @@ def bit_entropy_loss(logits: Tensor) -> Tensor:
     of_positions = (F.softplus(logits) - logits * probabilities).sum(1).mean()
     low, high = (_joint(part) for part in (probabilities[:, : bits // 2], probabilities[:, bits // 2 :]))
     usage = averaged(low.T @ high / len(logits))
-    of_codebook = -torch.xlogy(usage, usage).sum()
+    # Not xlogy: where a use underflows to exactly 0, its gradient is no number.
+    of_codebook = -(usage * usage.clamp_min(torch.finfo(usage.dtype).tiny).log()).sum()
     return (of_positions - of_codebook) / (bits * math.log(2))
 
 

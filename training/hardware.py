@@ -56,14 +56,14 @@ def compiles(choice: Compile, steps: int, model: nn.Module) -> bool:
 def keep_freed_memory() -> None:
     """Let the process keep large blocks that it freed, for its next tensors, where glibc manages its memory.
 
-    By default glibc gives every freed block of some megabytes back, and the next tensor pays for fresh pages:
-    with this, encoding on one core went from about 120 to 160 clips/s.
+    By default glibc gives every freed block of some megabytes back, and the next tensor pays for fresh pages.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mmap_threshold, trim_threshold = -3, -1  # names of malloc.h
-        for setting in (mmap_threshold, trim_threshold):
-            mallopt(setting, 2**30)
+        # Only both together: the second alone would freeze the first at its small default.
+        if mallopt(mmap_threshold, 2**30):
+            mallopt(trim_threshold, 2**30)
 
 
 def peak_memory_mb(device: torch.device) -> float:

@@ -186,12 +186,15 @@ def _evaluate(stage: Stage, ready: _Ready, log: RunLog, step: int) -> None:
     with ready.released(stage.model), torch.compiler.set_stance("force_eager"):
         found = stage.evaluate(step, log.run / "samples")
     stage.model.train()
-    if found.verdict != "go on":
-        follow = ready.retreat.keep if found.verdict == "keep" else ready.retreat.go_back
-        follow(stage.model, ready.optimizer, ready.average)
+    if found.verdict == "keep":
+        ready.retreat.keep(stage.model, ready.optimizer, ready.average)
+    elif found.verdict == "go back":
+        ready.retreat.go_back(stage.model, ready.optimizer, ready.average)
     log.log(step, found.metrics, important=True)
     for path in found.media:
         log.media(step, f"samples/{path.stem.rsplit('_', 1)[0]}", path)
+    if found.verdict == "go back":
+        _evaluate(stage, ready, log, step)  # the last figures told are of the weights that go on
 
 
 def _check_finite(loss: float, norm: float, step: int) -> None:
