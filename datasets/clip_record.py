@@ -32,7 +32,7 @@ class ClipRecord:
         rotation: Degrees counter-clockwise by which frames were turned: 0, 90, 180 or 270.
         sha256: Of the source file.
         flags: What is unusual, by name: ``damaged`` (reason), ``static``, ``black``, ``vfr``, ``upsampled``,
-            ``alpha`` (laid over black), ``clock_jumps`` (number), ``duplicate_of`` (key), ``actions_length`` and
+            ``alpha`` (laid over white), ``clock_jumps`` (number), ``duplicate_of`` (key), ``actions_length`` and
             ``actions_mismatch`` (what).
         label: Class, from the folder or the metadata.
         caption: Text from the metadata.

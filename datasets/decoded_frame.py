@@ -43,7 +43,7 @@ class VideoFacts:
         corrupt_frames: Frames left out because the decoder marked them as corrupt.
         clock_jumps: Jumps of the time stamps that were closed up.
         damaged: Why reading ended early or frames are missing; None for a sound file.
-        alpha: Whether pixels say how opaque they are; they are laid over black.
+        alpha: Whether pixels say how opaque they are; they are laid over white.
     """
 
     codec: str = ""

@@ -10,7 +10,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from tokenreel.datasets.decoded_frame import DecodedFrame, UnreadableVideo, VideoFacts
-from tokenreel.datasets.frame_fit import FrameFit, over_black
+from tokenreel.datasets.frame_fit import FrameFit, over_white
 from tokenreel.datasets.frame_times import FrameClock, at_rate
 
 
@@ -116,7 +116,7 @@ def _scaled(
                     interpolation=Interpolation.BILINEAR,
                     threads=1,
                 ).to_ndarray()
-                image, image_index = fit.finish(over_black(picture) if facts.alpha else picture), index
+                image, image_index = fit.finish(over_white(picture) if facts.alpha else picture), index
             except (av.FFmpegError, ValueError) as error:
                 facts.damaged = f"{reason(error)} when scaling frame {index}"
                 return

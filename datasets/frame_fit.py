@@ -9,10 +9,10 @@ import numpy as np
 WIDEST_PIXEL = 4
 
 
-def over_black(picture: np.ndarray) -> np.ndarray:
-    """Lay a picture uint8 (h, w, 4), its last channel how opaque a pixel is, over black: uint8 (h, w, 3)."""
-    opaque = picture[..., :3].astype(np.uint16) * picture[..., 3:]
-    return ((opaque + 127) // 255).astype(np.uint8)
+def over_white(picture: np.ndarray) -> np.ndarray:
+    """Lay a picture uint8 (h, w, 4), its last channel how opaque a pixel is, over white: uint8 (h, w, 3)."""
+    missing = (255 - picture[..., :3].astype(np.uint16)) * picture[..., 3:]
+    return (255 - (missing + 127) // 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)

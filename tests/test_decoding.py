@@ -310,9 +310,9 @@ def test_real_and_odd_files_agree_with_the_facts(shared_data: Path) -> None:
         assert np.abs(np.array(brightness) - known["mean_luma"]).max() < 60, name
 
 
-def test_transparent_pixels_are_laid_over_black_and_said(tmp_path: Path) -> None:
+def test_transparent_pixels_are_laid_over_white_and_said(tmp_path: Path) -> None:
     path = tmp_path / "sticker.mov"
-    image = np.full((16, 16, 4), 255, np.uint8)
+    image = np.full((16, 16, 4), (0, 0, 0, 255), np.uint8)
     image[:, :8, 3] = 0  # the left half cannot be seen
     with av.open(str(path), "w") as container:
         stream = container.add_stream("png", rate=10)
@@ -323,4 +323,4 @@ def test_transparent_pixels_are_laid_over_black_and_said(tmp_path: Path) -> None
     stream = FrameStream(path, height=16, width=16)
     frames = np.stack([frame.image for frame in stream])
     assert stream.facts.alpha
-    assert frames[:, :, :8].max() == 0 and frames[:, :, 8:].min() == 255
+    assert frames[:, :, :8].min() == 255 and frames[:, :, 8:].max() == 0

@@ -359,9 +359,11 @@ TRAINING = """
 import sys
 import torch
 from safetensors.torch import save_file
+from tokenreel.tokenizer import quantizer
 from tokenreel.tokenizer.config import TokenizerConfig
 from tokenreel.tokenizer.quantizer import build_quantizer
 
+quantizer.PATIENCE_STEPS = quantizer.PATIENCE_CHOICES = 1  # dead codes begin anew at every step
 folder, world, rank = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 torch.set_num_threads(1)
 torch.manual_seed(rank)

@@ -11,7 +11,7 @@ def to_video(frames: np.ndarray) -> Tensor:
     """Frames uint8 (B, T, H, W, 3) -> video float32 (B, 3, T, H, W) in [-1, 1].
 
     One clip (T, H, W, 3) becomes a batch of one. Grey frames, with or without a last axis of 1, get three equal
-    channels, and RGBA is laid over black; a warning says so.
+    channels, and RGBA is laid over white; a warning says so.
 
     Raises:
         ValueError: If the frames have another type or shape.
@@ -84,9 +84,9 @@ def _colours(frames: np.ndarray) -> np.ndarray:
         warnings.warn("grey frames: their one channel is used as red, green and blue", stacklevel=3)
         return np.repeat(frames, 3, axis=-1)
     if channels == 4:
-        warnings.warn("RGBA frames: laid over black by their alpha channel", stacklevel=3)
-        opaque = frames[..., :3].astype(np.uint16) * frames[..., 3:]
-        return ((opaque + 127) // 255).astype(np.uint8)
+        warnings.warn("RGBA frames: laid over white by their alpha channel", stacklevel=3)
+        missing = (255 - frames[..., :3].astype(np.uint16)) * frames[..., 3:]
+        return (255 - (missing + 127) // 255).astype(np.uint8)
     return frames
 
 

@@ -187,7 +187,7 @@ class VQuantizer(Quantizer):
         with same_chance(flat.device):
             places = everyones[torch.randperm(len(everyones), device=flat.device)[: len(dead)]]
         dead = dead[: len(places)]  # the others wait for further features
-        # As if chosen once: it soon follows the features that choose it.
+        # As if chosen in this step alone: they soon follow the features that choose them.
         weight = (1 - book.decay) * average
         book.embed[0, dead] = places
         book.embed_avg[0, dead] = places * weight
