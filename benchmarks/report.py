@@ -27,6 +27,14 @@ def hardware() -> dict[str, Any]:
     return {"cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
 
 
+def save(rows: Sequence[dict[str, Any]], out: Path, note: str) -> None:
+    """Write rows with hardware and versions; see :func:`report`."""
+    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    content = {"hardware": hardware(), "versions": versions, "note": note, "rows": list(rows)}
+    out.write_text(json.dumps(content, indent=2) + "\n")
+
+
 def report(rows: Sequence[dict[str, Any]], out: Path, note: str) -> None:
     """Print the rows as a table and write them with hardware and versions.
 
@@ -35,10 +43,7 @@ def report(rows: Sequence[dict[str, Any]], out: Path, note: str) -> None:
         out: JSON file.
         note: What the alternative and the limit are.
     """
-    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    content = {"hardware": hardware(), "versions": versions, "note": note, "rows": list(rows)}
-    out.write_text(json.dumps(content, indent=2) + "\n")
+    save(rows, out, note)
     table = Table(*COLUMNS, title=note, title_justify="left")
     for row in rows:
         table.add_row(*("" if (value := row[name]) is None else _text(value) for name in COLUMNS))

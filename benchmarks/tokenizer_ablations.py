@@ -4,10 +4,11 @@
 
 Validation clips are 64 of the file's *training* clips, held out by a seeded shuffle, so that nothing here is
 chosen on the clips that benchmarks/tokenizer_protocol.py reports. Otherwise its protocol, one seed: read
-differences under about 0.3 dB as noise.
+differences under about 0.3 dB as noise. Variants that --out already holds are kept, so a stopped run goes on.
 """
 
 import argparse
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from report import report
+from report import report, save
 from tokenizer_protocol import Clips, Curve, Recipe, train
 from torch import nn
 
@@ -26,6 +27,7 @@ from tokenreel.training.optimizer import MuonAdamW
 
 HELD_OUT = 64
 STEPS = 200
+AS_IT_IS = "as it is"
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Variant:
 
 
 def variants() -> dict[str, Variant]:
-    """All changes by name; "as it is" comes first."""
+    """All changes by name; the recipe as it is comes first."""
     base = Recipe(steps=STEPS)
 
     def config(**changes: Any) -> Variant:
@@ -50,7 +52,7 @@ def variants() -> dict[str, Variant]:
         return Variant(replace(base, loss=config))
 
     return {
-        "as it is": Variant(base),
+        AS_IT_IS: Variant(base),
         "loss: l2": loss(LossConfig(l2=1.0, log_l2=0.0)),
         "loss: l1": loss(LossConfig(l1=1.0, log_l2=0.0)),
         "optimizer: AdamW, lr 2e-3": Variant(replace(base, lr=2e-3), optimizer=_adamw),
@@ -94,18 +96,17 @@ def held_out(clips: Clips) -> Clips:
     return Clips(clips.train[order[HELD_OUT:]], clips.train[order[:HELD_OUT]])
 
 
-def rows(name: str, curve: Curve, base: Curve) -> list[dict[str, Any]]:
+def rows(name: str, curve: Curve, base: dict[str, float]) -> list[dict[str, Any]]:
     """Figures of one variant beside those of the recipe as it is."""
-    last = max(curve.psnr)
     figures = [
-        ("val_psnr", "dB", curve.psnr[last], base.psnr[last]),
-        ("perplexity", "codes", curve.perplexity, base.perplexity),
-        ("cpu_seconds_per_step", "s", curve.cpu_seconds, base.cpu_seconds),
-        ("parameters", "", curve.parameters, base.parameters),
+        ("val_psnr", "dB", curve.psnr[max(curve.psnr)]),
+        ("perplexity", "codes", curve.perplexity),
+        ("cpu_seconds_per_step", "s", curve.cpu_seconds),
+        ("parameters", "", curve.parameters),
     ]
     return [
-        {"case": name, "metric": metric, "unit": unit, "ours": ours, "alternative": other, "limit": None}
-        for metric, unit, ours, other in figures
+        {"case": name, "metric": metric, "unit": unit, "ours": ours, "alternative": base.get(metric), "limit": None}
+        for metric, unit, ours in figures
     ]
 
 
@@ -119,16 +120,18 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     clips = held_out(Clips.load(arguments.data))
-    chosen = {n: v for n, v in variants().items() if n == "as it is" or arguments.only in n}
-    curves: dict[str, Curve] = {}
-    for name, variant in chosen.items():
-        print(name)
-        curves[name] = train(clips, variant.recipe, seed=0, prepare=variant.prepare, optimizer=variant.optimizer)
-    table = [row for name, curve in curves.items() for row in rows(name, curve, curves["as it is"])]
     note = (
         f"One change at a time, {STEPS} steps, one seed, {HELD_OUT} of the training clips of {arguments.data.name} "
         "held out. Alternative: the recipe as it is."
     )
+    table = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else []
+    for name, variant in variants().items():
+        if name in {row["case"] for row in table} or (name != AS_IT_IS and arguments.only not in name):
+            continue
+        print(name)
+        curve = train(clips, variant.recipe, seed=0, prepare=variant.prepare, optimizer=variant.optimizer)
+        table += rows(name, curve, {row["metric"]: row["ours"] for row in table if row["case"] == AS_IT_IS})
+        save(table, arguments.out, note)
     report(table, arguments.out, note)
 
 

@@ -118,10 +118,13 @@ def test_a_position_depends_on_itself_alone(name: str) -> None:
     whole = quantizer(x)
     other = x.clone()
     other[:, 1:] = features(quantizer)[:, 1:]
-    changed = quantizer(other)
+    changed = quantizer(other.requires_grad_())
     assert torch.equal(changed.indices[:, :1], whole.indices[:, :1])
     assert torch.equal(changed.codes[:, :1], whole.codes[:, :1])
     assert torch.equal(quantizer.indices(x[1:2, :1, 2:]), whole.indices[1:2, :1, 2:])
+    if name != "vq":  # its gradient is that of training alone
+        changed.codes[:, :1].square().sum().backward()
+        assert other.grad is not None and (other.grad[:, 1:] == 0).all()
 
 
 @every
@@ -134,6 +137,8 @@ def test_float32_whatever_the_autocast(name: str) -> None:
         assert found.codes.dtype == torch.float32 and torch.equal(found.codes, expected.codes)
         assert torch.equal(quantizer.indices(x), expected.indices)
         assert quantizer(x.bfloat16()).codes.dtype == torch.float32
+        loss = quantizer.train()(x).entropy_loss
+    assert torch.equal(loss, quantizer(x).entropy_loss)
 
 
 @pytest.mark.parametrize("name", ["fsq", "bsq", "lfq"])
@@ -153,13 +158,12 @@ def test_an_index_is_made_of_digits_the_first_one_fastest(name: str) -> None:
 def test_the_largest_codebook_needs_no_matrix_of_tokens_and_codes(name: str) -> None:
     quantizer = build_quantizer(TokenizerConfig(quantizer=name, **LARGEST[name]))  # type: ignore[arg-type]
     assert quantizer.codebook_size == 2**18
-    x = features(quantizer, 2, 2, 8, 8).requires_grad_()
+    x = features(quantizer, 4, 8, 8, 8).requires_grad_()
     with Largest() as largest:
         found = quantizer(x)
         (found.codes.sum() + found.commitment_loss + found.entropy_loss).backward()
         quantizer.indices(x)
-    # VQ has its codebook: 16 numbers for each code.
-    assert largest.numbers <= 2**18 * (16 if name == "vq" else 1) < 256 * 2**18
+    assert largest.numbers <= 2**22 < 2048 * 2**18  # the codebook of VQ: 16 numbers for each code
     assert found.indices.max() < 2**18 and len(found.indices.unique()) > 100
 
 
@@ -257,6 +261,14 @@ def test_k_means_finds_the_clumps() -> None:
     assert torch.cdist(centres, codebook).amin(1).max() < 0.1
     few, counts = lookup.k_means(clumps[:3], 5)
     assert counts.tolist() == [1, 1, 1, 0, 0] and len(torch.cat([few[:3], clumps[:3]]).unique(dim=0)) == 3
+
+
+def test_a_codebook_begun_with_few_features_fills_with_the_next_ones() -> None:
+    quantizer = build_quantizer(TokenizerConfig(quantizer="vq", **SMALL["vq"]))
+    book = quantizer.vq._codebook
+    for grid, filled in (((1, 1, 2, 3), 6), ((1, 1, 2, 3), 12), (GRID, 24)):
+        quantizer.train()(features(quantizer, *grid))
+        assert len(book.embed[0].unique(dim=0)) in (filled, filled + 1)  # and those that are 0 yet
 
 
 def test_steps_are_those_of_the_library() -> None:  # its averages are smoothed by 1e-5

@@ -44,8 +44,7 @@ class FSQuantizer(Quantizer):
 
     def forward(self, features: Tensor) -> Quantized:
         """Features (B, t, h, w, D) -> :class:`Quantized`; no losses."""
-        with torch.autocast(features.device.type, enabled=False):
-            codes, indices = self.fsq(features.float().flatten(1, 3))
+        codes, indices = self.fsq(features.float().flatten(1, 3))  # nothing in it that autocast would lower
         none = codes.new_zeros(())
         return Quantized(codes.view(features.shape), indices.long().view(features.shape[:-1]), none, none)
 
@@ -96,13 +95,15 @@ class VQuantizer(Quantizer):
         """
         with torch.autocast(features.device.type, enabled=False):
             flat = features.float().flatten(0, 3)
-            if self.training and not self._made:
+            begins = self.training and not self._made
+            if begins:
                 self._begin(flat.detach())
             indices = self._nearest(flat.detach())
             codes = self._book.embed[0][indices]
             commitment_loss = F.mse_loss(flat, codes)
             if self.training:
-                self._learn(flat.detach(), indices)
+                if not begins:  # from features that it was made of there is nothing to learn
+                    self._learn(flat.detach(), indices)
                 codes = rotate_to(flat, codes)
         none = codes.new_zeros(())
         return Quantized(codes.view(features.shape), indices.view(features.shape[:-1]), commitment_loss, none)
