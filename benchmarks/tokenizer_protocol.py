@@ -5,9 +5,9 @@
 The protocol is that of a published measurement of VideoGPT's small VQ-VAE, so that learning curves can be laid
 over each other: the clips of an npz (``train`` and ``val``, uint8 (N, 16, 64, 64, 3)), the order of
 ``RandomState(1234)``, batch 8, one thread, PSNR per validation clip in [0, 1] and then the mean. Model, loss,
-optimizer and schedule are those of tools/train_tokenizer.py, at the yardstick's shape and a higher learning rate
-(--model.stride 4 4 4 --model.width 128 --model.decoder-depth 5 --model.levels 8 5 5 5 --lr 8e-3 --warmup 20
---decay-share 0.4 --batch-size 8).
+optimizer and schedule are those of tools/train_tokenizer.py, at the yardstick's shape, with the loss on PSNR's scale
+and a higher learning rate (--loss.l2 0 --loss.log-l2 1 --model.stride 4 4 4 --model.width 128 --model.decoder-depth 5
+--model.levels 8 5 5 5 --lr 8e-3 --warmup 20 --decay-share 0.4 --batch-size 8).
 """
 
 import argparse
@@ -55,7 +55,7 @@ class Recipe:
     """How one tokenizer is trained."""
 
     config: TokenizerConfig = field(default_factory=protocol_config)
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: LossConfig = field(default_factory=lambda: LossConfig(l2=0.0, log_l2=1.0))
     lr: float = 8e-3
     warmup: int = 20
     decay_share: float = 0.4

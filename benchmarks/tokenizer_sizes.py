@@ -17,7 +17,7 @@ from report import report
 
 from tokenreel.datasets.worlds import simulate
 from tokenreel.evaluation.fidelity import psnr
-from tokenreel.tokenizer import PRESETS, TokenizerObjective, VideoTokenizer
+from tokenreel.tokenizer import PRESETS, LossConfig, TokenizerObjective, VideoTokenizer
 from tokenreel.tokenizer.frames import still_clip, to_frames, to_video
 from tokenreel.training.hardware import keep_freed_memory
 from tokenreel.training.optimizer import build_optimizer
@@ -54,7 +54,7 @@ def world_clips(size: Size, count: int, first_seed: int) -> np.ndarray:
 def trained(sizes: Sequence[Size], steps: int, seed: int) -> VideoTokenizer:
     """A tokenizer trained on clips of these sizes, one size a step, in turn."""
     torch.manual_seed(seed)
-    objective = TokenizerObjective(VideoTokenizer(CONFIG)).train()
+    objective = TokenizerObjective(VideoTokenizer(CONFIG), LossConfig(l2=0.0, log_l2=1.0)).train()
     optimizer = build_optimizer(objective, LR, weight_decay=0.0)
     for step in range(steps):
         size = sizes[step % len(sizes)]

@@ -85,7 +85,7 @@ def test_metrics_have_the_names_that_are_asked_for() -> None:
     names = {run: set(json.loads(Path(run, "metrics.jsonl").read_text().splitlines()[0])) for run in ("tok", "gpt")}
     lasts = {run: set(json.loads(Path(run, "metrics.jsonl").read_text().splitlines()[-1])) for run in ("tok", "gpt")}
     both = {"optim/lr", "optim/grad_norm", "speed/data_wait_share", "memory/peak_mb"}
-    assert both | {"train/loss", "train/log_l2", "train/psnr"} <= names["tok"]
+    assert both | {"train/loss", "train/l2", "train/psnr"} <= names["tok"]
     assert {"codebook/perplexity", "codebook/dead_codes", "speed/clips_per_s"} <= names["tok"]
     assert {"val/psnr", "val/perplexity"} <= lasts["tok"]
     assert both | {"train/bits_per_token", "speed/tokens_per_s"} <= names["gpt"]

@@ -14,11 +14,11 @@ SMALLEST_ERROR = (2 / 255) ** 2 / 12
 class LossConfig:
     """Weights of the terms; 0 leaves a term out, and what it needs is not built."""
 
-    l2: float = 0.0
+    l2: float = 1.0
     """Weight of the mean squared error on the [-1, 1] scale."""
     l1: float = 0.0
     """Weight of the mean absolute error on the [-1, 1] scale."""
-    log_l2: float = 1.0
+    log_l2: float = 0.0
     """Weight of the mean logarithm of each clip's squared error: PSNR's scale, still and dark clips count like busy
     ones."""
     perceptual: float = 0.0

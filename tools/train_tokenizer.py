@@ -56,7 +56,7 @@ class Config(DataSettings, TrainingSettings):
 
 
 TOOL_PRESETS = {
-    "tiny": Config(model=PRESETS["tiny"], steps=500, batch_size=16, lr=6e-3, evaluate_every=250),
+    "tiny": Config(model=PRESETS["tiny"], steps=500, batch_size=16, evaluate_every=250),
     "small": Config(model=PRESETS["small"], steps=20_000, batch_size=32, evaluate_every=1000, checkpoint_every=1000),
     "base": Config(
         model=PRESETS["base"], size=128, steps=100_000, batch_size=64, lr=2e-3, warmup=500,
