@@ -16,6 +16,13 @@ COLUMNS = ("case", "metric", "unit", "ours", "alternative", "limit")
 PACKAGES = ("torch", "x-transformers", "vector-quantize-pytorch", "numpy")
 
 
+def row(
+    case: str, metric: str, unit: str, ours: float, alternative: float | None = None, limit: float | None = None
+) -> dict[str, Any]:
+    """One figure in the form of ``COLUMNS``."""
+    return dict(zip(COLUMNS, (case, metric, unit, ours, alternative, limit), strict=True))
+
+
 def hardware() -> dict[str, Any]:
     """Processor, cores and threads, and the GPU if there is one."""
     model = platform.processor() or platform.machine()

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from report import report, save
+from report import report, row, save
 from tokenizer_protocol import Clips, Curve, Recipe, train
 from torch import nn
 
@@ -104,10 +104,7 @@ def rows(name: str, curve: Curve, base: dict[str, float]) -> list[dict[str, Any]
         ("cpu_seconds_per_step", "s", curve.cpu_seconds),
         ("parameters", "", curve.parameters),
     ]
-    return [
-        {"case": name, "metric": metric, "unit": unit, "ours": ours, "alternative": base.get(metric), "limit": None}
-        for metric, unit, ours in figures
-    ]
+    return [row(name, metric, unit, ours, base.get(metric)) for metric, unit, ours in figures]
 
 
 def main() -> None:

@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from report import report
+from report import report, row
 from torch import Tensor, nn
 
 from tokenreel.evaluation.plots import line_plot
 from tokenreel.tokenizer import CodebookUsage, LossConfig, TokenizerConfig, TokenizerObjective, VideoTokenizer
 from tokenreel.tokenizer.frames import to_video
+from tokenreel.tokenizer.losses import clip_errors, mean_psnr
 from tokenreel.training.hardware import keep_freed_memory, pick_precision
 from tokenreel.training.optimizer import build_optimizer
 from tokenreel.training.schedule import warmup_stable_decay
@@ -131,14 +132,7 @@ def train(
     for step, chosen in enumerate(order(len(clips.train), recipe.steps)):
         begin = time.process_time()
         rate = recipe.lr * warmup_stable_decay(step, recipe.steps, recipe.warmup, recipe.decay_share)
-        for group in steps_by.param_groups:
-            group["lr"] = rate
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            loss = objective(to_video(clips.train[chosen])).loss
-        loss.backward()
-        nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
-        steps_by.step()
-        steps_by.zero_grad()
+        take_step(objective, steps_by, to_video(clips.train[chosen]), rate, bf16)
         spent += time.process_time() - begin
         if (step + 1) % EVALUATE_EVERY == 0 or step + 1 == recipe.steps:
             psnr[step + 1], usage = evaluate(objective.tokenizer, clips.val)
@@ -148,45 +142,46 @@ def train(
     return Curve(psnr, spent / recipe.steps, parameters, usage.perplexity, used)
 
 
+def take_step(objective: nn.Module, optimizer: torch.optim.Optimizer, video: Tensor, lr: float, bf16: bool) -> Tensor:
+    """One training step as tools/train_tokenizer.py takes it; returns the loss."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    with torch.autocast(video.device.type, torch.bfloat16, enabled=bf16):
+        loss: Tensor = objective(video).loss
+    loss.backward()
+    nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss
+
+
 @torch.no_grad()
 def evaluate(tokenizer: VideoTokenizer, val: np.ndarray) -> tuple[float, CodebookUsage]:
     """Mean over clips of the PSNR in dB in [0, 1], not rounded to uint8; and the use of the codebook."""
     tokenizer.eval()
-    usage, psnr = CodebookUsage(tokenizer.config.codebook_size, window=len(val)), []
+    usage, errors = CodebookUsage(tokenizer.config.codebook_size, window=len(val)), []
     for begin in range(0, len(val), BATCH):
         video = to_video(val[begin : begin + BATCH])
         indices = tokenizer.encode(video)
         usage.update(indices)
-        psnr.append(clip_psnr(tokenizer.decode(indices), video))
+        errors.append(clip_errors(tokenizer.decode(indices), video))
     tokenizer.train()
-    return float(torch.cat(psnr).mean()), usage
-
-
-def clip_psnr(reconstruction: Tensor, video: Tensor) -> Tensor:
-    """PSNR of each clip in dB, (B,): both in [-1, 1], which is 2 wide."""
-    return -10 * ((reconstruction - video) / 2).square().flatten(1).mean(1).clamp_min(1e-10).log10()
+    return float(mean_psnr(torch.cat(errors))), usage
 
 
 def rows(curves: list[Curve], yardstick: bool) -> list[dict[str, Any]]:
     """The figures as rows of the report: mean over seeds, and the lowest and highest of the last step."""
-    peer: dict[str, Any] = {"psnr": VIDEOGPT if yardstick else {}}
-
-    def row(case: str, metric: str, unit: str, ours: float, alternative: float | None) -> dict[str, Any]:
-        return {
-            "case": case, "metric": metric, "unit": unit, "ours": ours, "alternative": alternative, "limit": None
-        }  # fmt: skip
+    peer = VIDEOGPT if yardstick else {}
 
     def mean(name: str) -> float:
         return statistics.mean(getattr(curve, name) for curve in curves)
 
     result = [
-        row(f"step {step}", "val_psnr", "dB", statistics.mean(c.psnr[step] for c in curves), peer["psnr"].get(step))
+        row(f"step {step}", "val_psnr", "dB", statistics.mean(c.psnr[step] for c in curves), peer.get(step))
         for step in curves[0].psnr
     ]
     last = max(curves[0].psnr)
-    result += [
-        row(f"step {last}, seed {n}", "val_psnr", "dB", curve.psnr[last], None) for n, curve in enumerate(curves)
-    ]
+    result += [row(f"step {last}, seed {n}", "val_psnr", "dB", curve.psnr[last]) for n, curve in enumerate(curves)]
     told = (VIDEOGPT_CPU_SECONDS, VIDEOGPT_PARAMETERS, VIDEOGPT_PERPLEXITY, VIDEOGPT_CODES)
     seconds, parameters, perplexity, codes = (
         told if yardstick else (VIDEOGPT_CPU_SECONDS, VIDEOGPT_PARAMETERS, None, None)

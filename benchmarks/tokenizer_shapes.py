@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from report import report
+from report import report, row
 from tokenizer_protocol import Clips, Curve, Recipe, train
 
 from tokenreel.tokenizer import TokenizerConfig
@@ -43,10 +43,7 @@ def rows(case: str, config: TokenizerConfig, clips: Clips, curve: Curve) -> list
         ("parameters", "", curve.parameters),
         ("cpu_seconds_per_step", "s", curve.cpu_seconds),
     ]
-    return [
-        {"case": case, "metric": metric, "unit": unit, "ours": ours, "alternative": None, "limit": None}
-        for metric, unit, ours in figures
-    ]
+    return [row(case, metric, unit, ours) for metric, unit, ours in figures]
 
 
 def main() -> None:

@@ -9,11 +9,11 @@ world of balls, every one new; both tokenizers have the shape of preset tiny and
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from report import report
+from report import report, row
+from tokenizer_protocol import take_step
 
 from tokenreel.datasets.worlds import simulate
 from tokenreel.evaluation.fidelity import psnr
@@ -60,12 +60,8 @@ def trained(sizes: Sequence[Size], steps: int, seed: int) -> VideoTokenizer:
         size = sizes[step % len(sizes)]
         count = max(1, round(PIXELS / np.prod(size)))
         video = to_video(world_clips(size, count, first_seed=(1 + seed) * 10**9 + step * 100))
-        for group in optimizer.param_groups:
-            group["lr"] = LR * warmup_stable_decay(step, steps, WARMUP, DECAY_SHARE)
-        objective(video).loss.backward()
-        torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        rate = LR * warmup_stable_decay(step, steps, WARMUP, DECAY_SHARE)
+        take_step(objective, optimizer, video, rate, bf16=False)
     return objective.tokenizer.eval()
 
 
@@ -102,15 +98,8 @@ def main() -> None:
     keep_freed_memory()
     mixed = trained(TRAINED_ON, arguments.steps, arguments.seed)
     squares = trained([SQUARE], arguments.steps, arguments.seed)
-    rows: list[dict[str, Any]] = [
-        {
-            "case": case,
-            "metric": "val_psnr",
-            "unit": "dB",
-            "ours": quality(mixed, clips),
-            "alternative": quality(squares, clips),
-            "limit": None,
-        }
+    rows = [
+        row(case, "val_psnr", "dB", quality(mixed, clips), quality(squares, clips))
         for case, clips in judged_clips().items()
     ]
     note = (

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from report import report
-from tokenizer_protocol import protocol_config
+from report import report, row
+from tokenizer_protocol import protocol_config, take_step
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenreel.tokenizer import PRESETS, TokenizerConfig, TokenizerObjective, VideoTokenizer
@@ -81,8 +81,7 @@ class Case:
         """One row of the report, with VideoGPT's figure where it has one for this case."""
         comparable = self.preset.startswith("protocol") and self.device == "cpu"
         peer = peers.get((self.kind, self.batch)) if comparable else None
-        row = {"case": self.name, "metric": metric, "unit": unit, "ours": ours, "alternative": peer, "limit": limit}
-        return row | ({"alternative_source": ELSEWHERE} if peer else {})
+        return row(self.name, metric, unit, ours, peer, limit) | ({"alternative_source": ELSEWHERE} if peer else {})
 
 
 def prepare(case: Case) -> Work:
@@ -100,7 +99,7 @@ def prepare(case: Case) -> Work:
         tokenizer.decoder.compile(dynamic=False)
     precise = partial(torch.autocast, case.device, torch.bfloat16, enabled=case.precision == "bf16")
     if case.kind == "train":
-        return _training_step(case, tokenizer, video, precise)
+        return _training_step(case, tokenizer, video)
     grid = (case.batch, *case.config.grid(*clip))
     indices = torch.randint(case.config.codebook_size, grid, device=case.device)
 
@@ -111,23 +110,14 @@ def prepare(case: Case) -> Work:
     return work
 
 
-def _training_step(case: Case, tokenizer: VideoTokenizer, video: torch.Tensor, precise: Callable[[], Any]) -> Work:
+def _training_step(case: Case, tokenizer: VideoTokenizer, video: torch.Tensor) -> Work:
     """Forward, backward, clipping and Muon, as tools/train_tokenizer.py does it."""
     objective = TokenizerObjective(tokenizer.train())
     optimizer = build_optimizer(objective, 1e-3, 0.0, torch.float32 if case.precision == "fp32" else torch.bfloat16)
     if case.compiled:
         objective.compile(dynamic=False)
 
-    def step() -> object:
-        with precise():
-            loss = objective(video).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(objective.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss
-
-    return step
+    return partial(take_step, objective, optimizer, video, 1e-3, case.precision == "bf16")
 
 
 def product_flops(case: Case) -> int:

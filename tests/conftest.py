@@ -2,7 +2,9 @@
 
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,3 +28,19 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the shared test videos are not at {folder}")
     return folder
+
+
+@pytest.fixture
+def chi_square() -> Callable[[Any, Any], float]:
+    """Pearson's statistic of drawn indices against their probabilities; nothing of probability 0 may be drawn."""
+    import torch
+
+    def statistic(drawn: torch.Tensor, probability: torch.Tensor) -> float:
+        counts = torch.bincount(drawn, minlength=len(probability)).double()
+        possible = probability > 0
+        assert (counts[~possible] == 0).all()
+        expected = probability[possible].double() * len(drawn)
+        assert expected.min() > 5, "too few draws for the statistic"
+        return float(((counts[possible] - expected).square() / expected).sum())
+
+    return statistic

@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from tokenreel.transformer.positions import PREFIX
 from tokenreel.transformer.static_decoder import StaticDecoder
 
 GRID = (3, 2, 3)
+ChiSquare = Callable[[torch.Tensor, torch.Tensor], float]
 FRAME, ALL = 6, 18
 CASES = {"product": {"codebook_size": 60, "levels": (5, 3, 4)}, "no product": {"codebook_size": 59}}
 
@@ -169,19 +171,9 @@ def test_one_batch_is_learnt_by_heart_and_sampled_again(case: str) -> None:
 # sampling
 
 
-def chi_square(drawn: torch.Tensor, probability: torch.Tensor) -> float:
-    """Pearson's statistic of draws against a distribution; nothing of probability 0 may be drawn."""
-    counts = torch.bincount(drawn, minlength=len(probability)).double()
-    possible = probability > 0
-    assert (counts[~possible] == 0).all()
-    expected = probability[possible].double() * len(drawn)
-    assert expected.min() > 5, "too few draws for the statistic"
-    return float(((counts[possible] - expected).square() / expected).sum())
-
-
 @torch.no_grad()
 @pytest.mark.parametrize(("codebook_size", "limit"), [(6, 25.7), (7, 27.9)])
-def test_draws_follow_the_distribution(codebook_size: int, limit: float) -> None:
+def test_draws_follow_the_distribution(codebook_size: int, limit: float, chi_square: ChiSquare) -> None:
     gpt = random_gpt(std=0.1, codebook_size=codebook_size, grid=(1, 1, 2))
     prompt = torch.zeros(4000, 0, 1, 2, dtype=torch.int64)
     drawn = sample_indices(gpt, prompt, 1, SamplingSettings(), range(4000))[:, 0, 0]
@@ -194,7 +186,7 @@ def test_draws_follow_the_distribution(codebook_size: int, limit: float) -> None
 
 
 @torch.no_grad()
-def test_filters_act_on_each_factor_in_turn() -> None:
+def test_filters_act_on_each_factor_in_turn(chi_square: ChiSquare) -> None:
     gpt = random_gpt(codebook_size=30)  # 6 x 5
     settings = SamplingSettings(temperature=1.5, top_k=3, top_p=0.8)
     hidden = hidden_states(gpt, torch.randint(30, (1, *GRID)))[0, 4]
@@ -247,7 +239,7 @@ def test_a_row_depends_on_its_own_seed_and_prompt_alone_and_not_on_the_length() 
     assert (other_seeds[:, 1:] != together[:, 1:]).flatten(1).any(dim=1).all()
 
 
-def test_both_factors_have_a_random_number_of_their_own() -> None:
+def test_both_factors_have_a_random_number_of_their_own(chi_square: ChiSquare) -> None:
     gpt = random_gpt(std=0.0, codebook_size=36, grid=(1, 1, 1))  # all indices alike
     drawn = sample_indices(gpt, torch.zeros(3000, 0, 1, 1, dtype=torch.int64), 1, SamplingSettings(), range(3000))
     assert chi_square(drawn.flatten(), torch.full((36,), 1 / 36)) < 77  # 35 degrees of freedom

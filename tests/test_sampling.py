@@ -1,6 +1,7 @@
 """Drawing indices: filters, the distribution drawn from, seeds, batches."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from tokenreel.transformer.filters import keep_top_k, keep_top_p, pick
 from tokenreel.transformer.sampling import sample_latent_frames
 
 GRID = (3, 2, 2)
+ChiSquare = Callable[[torch.Tensor, torch.Tensor], float]
 K = 31
 
 
@@ -30,16 +32,6 @@ def scores(gpt: VideoGPT, indices: torch.Tensor, labels: torch.Tensor | None = N
 
 def kept(logits: torch.Tensor) -> torch.Tensor:
     return torch.isfinite(logits)
-
-
-def chi_square(drawn: torch.Tensor, probability: torch.Tensor) -> float:
-    """Pearson's statistic of draws against a distribution; nothing of probability 0 may be drawn."""
-    counts = torch.bincount(drawn, minlength=len(probability)).double()
-    possible = probability > 0
-    assert (counts[~possible] == 0).all()
-    expected = probability[possible].double() * len(drawn)
-    assert expected.min() > 5, "too few draws for the statistic"
-    return float(((counts[possible] - expected).square() / expected).sum())
 
 
 # filters
@@ -99,7 +91,7 @@ def test_temperature_comes_before_top_p_and_top_k_before_both() -> None:
     ],
     ids=str,
 )
-def test_draws_follow_the_filtered_softmax(settings: SamplingSettings) -> None:
+def test_draws_follow_the_filtered_softmax(settings: SamplingSettings, chi_square: ChiSquare) -> None:
     logits = torch.tensor([0.3, -1.0, 1.2, 0.9, -0.5, 0.0, 1.1, -1.4])
     scaled = keep_top_p(keep_top_k(logits[None] / settings.temperature, settings.top_k), settings.top_p)[0]
     drawn = pick(logits.expand(20_000, -1), settings, torch.rand(20_000, dtype=torch.float64))
@@ -117,7 +109,7 @@ def test_extreme_numbers_never_leave_the_set(settings: SamplingSettings) -> None
 
 
 @torch.no_grad()
-def test_indices_follow_the_models_own_distribution() -> None:
+def test_indices_follow_the_models_own_distribution(chi_square: ChiSquare) -> None:
     gpt = random_gpt(grid=(1, 1, 2), codebook_size=6)
     gpt.head.own.weight.mul_(0.3)  # so that every index is drawn often enough to count
     prompt, labels = torch.zeros(3000, 0, 1, 2, dtype=torch.int64), torch.ones(3000, dtype=torch.int64)

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from tokenreel.training import hardware
 from tokenreel.training.command_line import parse, run_tool
 from tokenreel.training.hardware import WORTH_COMPILING, compiles, peak_memory_mb, pick_device, pick_precision
 from tokenreel.training.run_log import RunLog
@@ -71,6 +72,26 @@ def test_wandb_is_offline_for_who_is_not_logged_in_and_resumes_its_run(
 
 
 # hardware
+
+
+@pytest.mark.parametrize(("accepts", "expected"), [(1, [(-3, 2**30), (-1, 2**30)]), (0, [(-3, 2**30)])])
+def test_memory_is_kept_by_both_settings_or_none(
+    accepts: int, expected: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+
+    class Libc:
+        @staticmethod
+        def mallopt(name: int, value: int) -> int:
+            asked.append((name, value))
+            return accepts
+
+    monkeypatch.setattr(hardware.sys, "platform", "linux")
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: Libc)
+    hardware.keep_freed_memory()
+    assert asked == expected
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda name: object())  # another library than glibc
+    hardware.keep_freed_memory()
 
 
 def test_devices_and_precisions_are_taken_as_named() -> None:

@@ -33,10 +33,12 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def forward(_: Any, values: Tensor) -> Tensor:
+        """Values of any shape -> their sum over all processes."""
         return summed(values.clone())
 
     @staticmethod
     def backward(_: Any, gradient: Tensor) -> Tensor:
+        """The gradient of the sum, from all processes -> that of this one's part."""
         return summed(gradient.clone())
 
 

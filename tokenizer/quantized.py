@@ -32,8 +32,6 @@ class Quantizer(nn.Module):
     """Length D of a code vector."""
     codebook_size: int
     """Number of codes K."""
-    levels: tuple[int, ...]
-    """Values of each digit of an index, first digit fastest; empty if indices have no digits (VQ)."""
 
     def forward(self, features: Tensor) -> Quantized:
         """Features float (B, t, h, w, D) -> :class:`Quantized`."""

@@ -39,7 +39,6 @@ class FSQuantizer(Quantizer):
         super().__init__()
         self.dim = len(config.levels)
         self.codebook_size = config.codebook_size
-        self.levels = config.digits
         self.fsq = FSQ(list(config.levels))
 
     def forward(self, features: Tensor) -> Quantized:
@@ -71,7 +70,6 @@ class VQuantizer(Quantizer):
         super().__init__()
         self.dim = config.vq_codebook_dim
         self.codebook_size = config.codebook_size
-        self.levels = config.digits
         self.vq = VectorQuantize(
             self.dim,
             config.codebook_size,

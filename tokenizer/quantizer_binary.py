@@ -29,7 +29,6 @@ class BinaryQuantizer(Quantizer):
         super().__init__()
         self.dim = config.bits
         self.codebook_size = config.codebook_size
-        self.levels = config.digits
         self.spherical = config.quantizer == "bsq"
         self.scale = config.bits**-0.5 if self.spherical else 1.0
         self.place_values: Tensor
