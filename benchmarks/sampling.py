@@ -17,7 +17,7 @@ from report import report
 from torch import Tensor
 
 from tokenreel.transformer import GPTConfig, GPTSize, SamplingSettings, VideoGPT, sample_indices
-from tokenreel.transformer.positions import PREFIX
+from tokenreel.transformer.conditions import Conditions
 
 GRID = (4, 8, 8)
 SETTINGS = SamplingSettings(top_k=100)
@@ -34,13 +34,13 @@ def sample_with_library_cache(gpt: VideoGPT, prompt: Tensor, num_latent_frames: 
     uniform = torch.stack([torch.rand(total - start, generator=g, dtype=torch.float64) for g in generators])
     angles = gpt.angles.repeat_interleave(2, dim=-1)[None]
     tables = gpt.tables()
-    condition = gpt.embed_prefix(torch.zeros(B, dtype=torch.int64), tables)
-    tokens = torch.cat([condition, gpt.embed(sequence[:, :start], 0, tables)], dim=1)
+    told = gpt.conditions(Conditions(), B, GRID[0])
+    tokens = torch.cat([gpt.embed_prefix(told, tables), gpt.embed(sequence[:, :start], 0, tables, told)], dim=1)
     cache = None
     for place in range(start, total):
         hidden, cache = gpt.backbone.decoder(
             tokens,
-            rotary_pos_emb=(angles[:, : PREFIX + place], 1.0),
+            rotary_pos_emb=(angles[:, : gpt.config.prefix + place], 1.0),
             cache=cache,
             input_not_include_cache=cache is not None,
             cache_age=0 if cache is not None else 1,
@@ -48,7 +48,7 @@ def sample_with_library_cache(gpt: VideoGPT, prompt: Tensor, num_latent_frames: 
         )
         index = gpt.head.pick(hidden[:, -1], tables.head, SETTINGS, uniform[:, place - start, None])
         sequence[:, place] = index
-        tokens = gpt.embed(index[:, None], place, tables, before=sequence[:, :place])
+        tokens = gpt.embed(index[:, None], place, tables, told, before=sequence[:, :place])
     return sequence.view(B, -1, *GRID[1:])
 
 
@@ -77,7 +77,7 @@ def compare(name: str, size: GPTSize, batch: int, repeats: int, bandwidth: float
         theirs.append(_seconds(lambda: sample_with_library_cache(gpt, prompt, GRID[0] - 1, seeds)))
     tokens = batch * (GRID[0] - 1) * GRID[1] * GRID[2]
     weights = sum(p.numel() for p in gpt.backbone.parameters()) + gpt.config.codebook_size * size.dim
-    mean_length = PREFIX + gpt.config.num_indices * 5 / 8  # from a quarter to the whole of the window
+    mean_length = gpt.config.prefix + gpt.config.num_indices * 5 / 8  # from a quarter to the whole of the window
     step_bytes = 4 * (weights + batch * 2 * size.depth * size.dim * mean_length)
     return {
         "case": f"{name}, batch {batch}",

@@ -161,6 +161,21 @@ class ClipWindows:
         before = int(self._ends[video - 1]) if video else 0
         return self.records[video], (int(index) - before) * self.hop
 
+    def record(self, index: int) -> dict[str, Any]:
+        """What is known about one clip: its video, its place in it, and what the user said about it.
+
+        Returns:
+            "video", "start", "fps"; "label", "caption", "actions" (``actions[t]`` is what was done after frame t of
+            the clip) and "action_names" where they are known.
+        """
+        video, start = self.location(index)
+        record: dict[str, Any] = {"video": video.key, "start": start, "fps": video.fps}
+        record |= {name: value for name in ("label", "caption") if (value := getattr(video, name)) is not None}
+        if video.actions is not None:
+            record["actions"] = video.actions[start : start + self.clip_frames]
+            record["action_names"] = video.action_names
+        return record
+
     def __getitem__(self, index: int) -> np.ndarray:
         """One clip, uint8 (T, H, W, 3)."""
         record, start = self.location(index)

@@ -2,8 +2,10 @@
 
 model = VideoModel.from_pretrained("runs/gpt")
 clip = model.continue_frames(frames[None, :4], num_frames=12, seeds=[0]).frames[0]
+told = model.continue_frames(frames[None, :4], 12, conditions=[ClipConditions(caption="a red ball")]).frames[0]
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -14,8 +16,11 @@ from torch import Tensor
 
 from tokenreel.tokenizer import VideoTokenizer, fingerprint
 from tokenreel.tokenizer.frames import to_frames, to_video
-from tokenreel.transformer import SamplingSettings, VideoGPT, sample_indices
+from tokenreel.transformer import ClipConditions, Conditions, SamplingSettings, VideoGPT, sample_indices
 from tokenreel.transformer.pretrained import find_folder
+from tokenreel.transformer.text_encoder import TextEncoder
+
+CLIPS_AT_ONCE = 16
 
 
 class Continuation(NamedTuple):
@@ -38,6 +43,7 @@ class VideoModel:
             )
         self.tokenizer = tokenizer.eval()
         self.gpt = gpt.eval()
+        self._text_encoder: TextEncoder | None = None
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu") -> Self:
@@ -107,7 +113,7 @@ class VideoModel:
         num_frames: int,
         settings: SamplingSettings | None = None,
         seeds: Sequence[int] | None = None,
-        labels: Sequence[str | None] | None = None,
+        conditions: Sequence[ClipConditions] | None = None,
     ) -> Continuation:
         """Continue prompts.
 
@@ -115,12 +121,12 @@ class VideoModel:
             prompt: uint8 (B, P, H, W, 3) at the model's size and frame rate; P a multiple of the temporal
                 stride, 0 for clips from nothing.
             num_frames: New frames, a multiple of the temporal stride.
-            settings: Temperature and filters; the plain distribution if None.
+            settings: Temperature, filters, guidance; the plain distribution if None.
             seeds: One per prompt; 0, 1, 2, … if None. A clip depends on its own seed alone.
-            labels: Class name per prompt, or None for no class.
+            conditions: What is said of each clip, prompt and new frames; nothing if None.
 
         Raises:
-            ValueError: If lengths, sizes or labels do not fit the model.
+            ValueError: If lengths, sizes or conditions do not fit the model.
         """
         B, P = prompt.shape[:2]
         self.check_lengths(P, num_frames)
@@ -129,20 +135,44 @@ class VideoModel:
                 f"prompt has shape {prompt.shape}, expected (B, P, {self.frame_size[0]}, {self.frame_size[1]}, 3)"
             )
         device, config = self.gpt.angles.device, self.gpt.config
-        names: list[str | None] = [None] * B if labels is None else list(labels)
-        if len(names) != B:
-            raise ValueError(f"got {len(names)} labels for {B} prompts, expected one each (None for no class)")
+        if conditions is not None and len(conditions) != B:
+            raise ValueError(f"got conditions of {len(conditions)} clips for {B} prompts, expected one each")
+        told = self.tensors(conditions or [ClipConditions()] * B, (P + num_frames) // self.tokenizer.config.stride[0])
         if P:
             indices = self.tokenizer.encode(to_video(prompt).to(device))
         else:
             indices = torch.zeros(B, 0, *config.grid[1:], dtype=torch.int64, device=device)
-        label_ids = torch.tensor(config.label_ids(names), device=device)
         indices = sample_indices(
             self.gpt,
             indices,
             num_frames // self.tokenizer.config.stride[0],
             settings or SamplingSettings(),
             list(range(B)) if seeds is None else seeds,
-            label_ids,
+            told,
         )
         return Continuation(to_frames(self.tokenizer.decode(indices)), indices)
+
+    @torch.no_grad()
+    def bits_per_token(self, indices: Tensor, conditions: Sequence[ClipConditions]) -> float:
+        """Cross-entropy of clips that were encoded, int64 (B, T', H', W'), each under what is said of it."""
+        nats, told = 0.0, self.tensors(conditions, indices.shape[1])
+        for begin in range(0, len(indices), CLIPS_AT_ONCE):
+            part = indices[begin : begin + CLIPS_AT_ONCE].to(self.gpt.angles.device)
+            said = told.rows(begin, begin + CLIPS_AT_ONCE).to(part.device)
+            nats += self.gpt(part, *said).loss.item() * len(part)
+        return nats / len(indices) / math.log(2)
+
+    def tensors(self, clips: Sequence[ClipConditions], t_lat: int) -> Conditions:
+        """What is said of clips of so many latent frames, as the GPT takes it.
+
+        Raises:
+            ValueError: If the model does not know of such things, or its text encoder is not there.
+        """
+        config, vectors = self.gpt.config.conditions, None
+        if config.text_encoder and any(clip.caption for clip in clips):
+            if self._text_encoder is None:
+                self._text_encoder = TextEncoder.load(config.text_encoder)
+            # No caption is not the empty one: its vectors are zero.
+            vectors = self._text_encoder.encode([clip.caption or "" for clip in clips], config.caption_words)
+            vectors[[clip.caption is None for clip in clips]] = 0
+        return config.tensors(clips, t_lat, vectors)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
 
@@ -216,9 +215,9 @@ def test_figures_are_those_of_the_arrays(there: Path) -> None:
     assert row["codes_used"] == len(indices.unique())
     code = residual_counts(to_frames(model.tokenizer.reconstruct(to_video(fitted))), fitted)
     assert row["residual_bits_per_pixel"] == pytest.approx(3 * residual_bits(residual_counts(made, truth), code))
-    names, known = [held_out.location(clip)[0].label for clip in chosen], model.gpt.config.labels
-    labels = torch.tensor(model.gpt.config.label_ids([name if name in known else None for name in names]))
-    nats = [model.gpt(indices[[i]], labels[[i]]).loss.item() for i in range(3)]
+    known = model.gpt.config.conditions
+    told = model.tensors([known.of_record(held_out.record(clip)) for clip in chosen], indices.shape[1])
+    nats = [model.gpt(indices[[i]], *told.rows(i, i + 1)).loss.item() for i in range(3)]
     assert row["bits_per_token"] == pytest.approx(np.mean(nats) / math.log(2), rel=1e-5)
 
 

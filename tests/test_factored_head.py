@@ -12,10 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from tokenreel.transformer import GPTConfig, GPTSize, SamplingSettings, VideoGPT, sample_indices
+from tokenreel.transformer import (
+    ConditionConfig,
+    Conditions,
+    GPTConfig,
+    GPTSize,
+    SamplingSettings,
+    VideoGPT,
+    sample_indices,
+)
 from tokenreel.transformer.factors import factorize
 from tokenreel.transformer.filters import keep_top_k, keep_top_p
-from tokenreel.transformer.positions import PREFIX
 from tokenreel.transformer.static_decoder import StaticDecoder
 
 GRID = (3, 2, 3)
@@ -26,7 +33,13 @@ CASES = {"product": {"codebook_size": 60, "levels": (5, 3, 4)}, "no product": {"
 
 def random_gpt(std: float = 0.2, **values: Any) -> VideoGPT:
     """A GPT of two factors whose weights are random everywhere: as made, head and branches are zero."""
-    config = {"grid": GRID, "size": GPTSize(dim=64, depth=1), "factors": 2, "labels": ("a",), **values}
+    config = {
+        "grid": GRID,
+        "size": GPTSize(dim=64, depth=1),
+        "factors": 2,
+        "conditions": ConditionConfig(labels=("a",)),
+        **values,
+    }
     gpt = VideoGPT(GPTConfig(**config))
     for parameter in gpt.parameters():
         nn.init.normal_(parameter, std=std)
@@ -42,7 +55,7 @@ def log_probs(gpt: VideoGPT, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def hidden_states(gpt: VideoGPT, indices: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
-    return gpt.hidden_states(indices, labels, gpt.tables())
+    return gpt.hidden_states(indices, Conditions(labels), gpt.tables())
 
 
 # how an index is split
@@ -155,7 +168,15 @@ def test_every_weight_learns(case: str) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_one_batch_is_learnt_by_heart_and_sampled_again(case: str) -> None:
-    gpt = VideoGPT(GPTConfig(grid=GRID, size=GPTSize(dim=64, depth=1), factors=2, labels=("a", "b"), **CASES[case]))
+    gpt = VideoGPT(
+        GPTConfig(
+            grid=GRID,
+            size=GPTSize(dim=64, depth=1),
+            factors=2,
+            conditions=ConditionConfig(labels=("a", "b")),
+            **CASES[case],
+        )
+    )
     clips, labels = torch.randint(59, (3, *GRID)), torch.tensor([0, 1, 2])
     optimizer = torch.optim.Adam(gpt.eval().parameters(), lr=1e-2)  # in eval mode no label is hidden
     for _ in range(80):
@@ -164,7 +185,7 @@ def test_one_batch_is_learnt_by_heart_and_sampled_again(case: str) -> None:
         optimizer.step()
         optimizer.zero_grad()
     assert loss.item() < 0.05
-    made = sample_indices(gpt, clips[:, :1], 2, SamplingSettings(temperature=0), [0, 1, 2], labels)
+    made = sample_indices(gpt, clips[:, :1], 2, SamplingSettings(temperature=0), [0, 1, 2], Conditions(labels))
     assert torch.equal(made, clips)
 
 
@@ -230,12 +251,12 @@ def test_only_indices_below_k_are_drawn() -> None:
 def test_a_row_depends_on_its_own_seed_and_prompt_alone_and_not_on_the_length() -> None:
     gpt, prompt = random_gpt(**CASES["no product"]), torch.randint(59, (3, 1, *GRID[1:]))
     settings, labels = SamplingSettings(temperature=0.9, top_k=7, top_p=0.95), torch.tensor([0, 1, 1])
-    together = sample_indices(gpt, prompt, 2, settings, [7, 8, 9], labels)
+    together = sample_indices(gpt, prompt, 2, settings, [7, 8, 9], Conditions(labels))
     for i in range(3):
-        alone = sample_indices(gpt, prompt[[i]], 2, settings, [7 + i], labels[[i]])
+        alone = sample_indices(gpt, prompt[[i]], 2, settings, [7 + i], Conditions(labels[[i]]))
         assert torch.equal(alone[0], together[i])
-    assert torch.equal(sample_indices(gpt, prompt, 1, settings, [7, 8, 9], labels), together[:, :2])
-    other_seeds = sample_indices(gpt, prompt, 2, settings, [17, 18, 19], labels)
+    assert torch.equal(sample_indices(gpt, prompt, 1, settings, [7, 8, 9], Conditions(labels)), together[:, :2])
+    other_seeds = sample_indices(gpt, prompt, 2, settings, [17, 18, 19], Conditions(labels))
     assert (other_seeds[:, 1:] != together[:, 1:]).flatten(1).any(dim=1).all()
 
 
@@ -250,10 +271,11 @@ def test_both_factors_have_a_random_number_of_their_own(chi_square: ChiSquare) -
 def test_cached_decoding_equals_the_full_forward(prefill: int) -> None:
     gpt, indices, labels = random_gpt(**CASES["no product"]), torch.randint(59, (2, *GRID)), torch.tensor([0, 1])
     tables, decoder, flat = gpt.tables(), StaticDecoder(gpt, 2), indices.flatten(1)
-    tokens = torch.cat([gpt.embed_prefix(labels, tables), gpt.embed(flat[:, :prefill], 0, tables)], dim=1)
-    hidden = [decoder.forward(tokens)[:, PREFIX - 1 :]]
+    told = gpt.conditions(Conditions(labels), *indices.shape[:2])
+    tokens = torch.cat([gpt.embed_prefix(told, tables), gpt.embed(flat[:, :prefill], 0, tables, told)], dim=1)
+    hidden = [decoder.forward(tokens)[:, gpt.config.prefix - 1 :]]
     for place in range(prefill, ALL - 1):
-        hidden.append(decoder.forward(gpt.embed(flat[:, [place]], place, tables, before=flat[:, :place])))
+        hidden.append(decoder.forward(gpt.embed(flat[:, [place]], place, tables, told, before=flat[:, :place])))
     full = log_probs(gpt, hidden_states(gpt, indices, labels))
     torch.testing.assert_close(log_probs(gpt, torch.cat(hidden, dim=1)), full, rtol=0, atol=1e-3)
 

@@ -13,6 +13,8 @@ from tokenreel.tokenizer import TokenizerConfig
 from tokenreel.tokenizer.quantizer import build_quantizer
 from tokenreel.transformer import (
     PRESETS,
+    ConditionConfig,
+    Conditions,
     GPTConfig,
     GPTSize,
     SamplingSettings,
@@ -21,15 +23,16 @@ from tokenreel.transformer import (
 )
 from tokenreel.transformer.backbone import Backbone
 from tokenreel.transformer.index_table import IndexTable
-from tokenreel.transformer.positions import PREFIX, rotary_angles, token_positions
+from tokenreel.transformer.positions import rotary_angles, token_positions
 
 GRID = (3, 2, 3)
 K, LEVELS = 60, (5, 3, 4)
 
 
-def tiny(**values: Any) -> GPTConfig:
+def tiny(labels: tuple[str, ...] = ("cat", "dog"), dropout: float = 0.1, **values: Any) -> GPTConfig:
+    conditions = ConditionConfig(labels=labels, dropout=dropout)
     return GPTConfig(
-        **{"codebook_size": K, "grid": GRID, "size": GPTSize(dim=64, depth=1), "labels": ("cat", "dog"), **values}
+        **{"codebook_size": K, "grid": GRID, "size": GPTSize(dim=64, depth=1), "conditions": conditions, **values}
     )
 
 
@@ -45,7 +48,9 @@ def random_gpt(**values: Any) -> VideoGPT:
 def log_probs(gpt: VideoGPT, indices: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
     """Of every index at every place: (B, N, K)."""
     tables = gpt.tables()
-    hidden = gpt.hidden_states(indices, labels, tables)[:, :, None].expand(-1, -1, gpt.config.codebook_size, -1)
+    hidden = gpt.hidden_states(indices, Conditions(labels), tables)[:, :, None].expand(
+        -1, -1, gpt.config.codebook_size, -1
+    )
     every = torch.arange(gpt.config.codebook_size).expand(hidden.shape[:-1])
     return -gpt.head.losses(hidden, every, tables.head)
 
@@ -71,12 +76,13 @@ def test_no_prediction_sees_its_own_or_a_later_index(levels: tuple[int, ...]) ->
 def test_a_token_tells_its_index_and_the_one_before_the_place_it_predicts() -> None:
     gpt, frame = random_gpt(), 6
     indices, tables = torch.randint(K, (1, math.prod(GRID))), gpt.tables()
-    before = gpt.embed(indices, 0, tables)
+    told = gpt.conditions(Conditions(), 1, GRID[0])
+    before = gpt.embed(indices, 0, tables, told)
     for place in range(math.prod(GRID)):
         changed = indices.clone()
         changed[0, place] = (changed[0, place] + 1) % K
-        told = (gpt.embed(changed, 0, tables) != before).any(dim=-1)[0].nonzero().flatten().tolist()
-        assert told == [at for at in (place, place + frame - 1) if at < math.prod(GRID)]
+        differs = (gpt.embed(changed, 0, tables, told) != before).any(dim=-1)[0].nonzero().flatten().tolist()
+        assert differs == [at for at in (place, place + frame - 1) if at < math.prod(GRID)]
 
 
 def test_every_weight_learns() -> None:
@@ -85,7 +91,7 @@ def test_every_weight_learns() -> None:
     gpt(clips, torch.tensor([0, 1, 2, 0, 0])).loss.backward()
     for name, parameter in gpt.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
-    for embedding in (gpt.label_embedding, gpt.row_embedding, gpt.column_embedding):
+    for embedding in (gpt.conditions.label, gpt.row_embedding, gpt.column_embedding):
         assert embedding.weight.grad is not None
         assert (embedding.weight.grad.abs().amax(dim=1) > 0).all(), "a place or label is told to no token"
 
@@ -100,11 +106,11 @@ def test_labels_matter_and_none_means_no_label() -> None:
 def test_labels_are_hidden_in_training_only() -> None:
     indices = torch.randint(K, (1, *GRID))
     cat, none = torch.tensor([1]), torch.tensor([0])
-    always, never = random_gpt(label_dropout=1.0), random_gpt(label_dropout=0.0)
+    always, never = random_gpt(dropout=1.0), random_gpt(dropout=0.0)
     assert not torch.equal(log_probs(always, indices, cat), log_probs(always, indices, none))
     assert torch.equal(log_probs(always.train(), indices, cat), log_probs(always, indices, none))
     assert not torch.equal(log_probs(never.train(), indices, cat), log_probs(never, indices, none))
-    half = random_gpt(label_dropout=0.5).train()
+    half = random_gpt(dropout=0.3).train()  # hidden with all or on its own: 1 - 0.7² = 0.51
     many = log_probs(half, indices.expand(200, -1, -1, -1), cat.expand(200))
     hidden = (many - log_probs(half.eval(), indices, none)).abs().amax(dim=(1, 2)) < 1e-5
     assert 70 < hidden.sum() < 130
@@ -134,14 +140,14 @@ def test_the_first_loss_is_that_of_guessing() -> None:
 def test_the_loss_is_the_mean_cross_entropy_of_the_scores() -> None:
     gpt, indices = random_gpt(), torch.randint(K, (2, *GRID))
     output = gpt(indices)
-    scores = gpt.hidden_states(indices, None, gpt.tables()) @ gpt.head.own.weight[:K].T
+    scores = gpt.hidden_states(indices, Conditions(), gpt.tables()) @ gpt.head.own.weight[:K].T
     right = -scores.log_softmax(-1).gather(-1, indices.flatten(1)[..., None])[..., 0]
     torch.testing.assert_close(output.losses, right)
     torch.testing.assert_close(output.loss, right.mean())
 
 
 def test_one_batch_is_learnt_by_heart_and_sampled_again() -> None:
-    gpt = VideoGPT(tiny(label_dropout=0.0)).train()
+    gpt = VideoGPT(tiny(dropout=0.0)).train()
     clips, labels = torch.randint(K, (3, *GRID)), torch.tensor([0, 1, 2])
     optimizer = torch.optim.Adam(gpt.parameters(), lr=1e-2)
     for _ in range(60):
@@ -152,7 +158,7 @@ def test_one_batch_is_learnt_by_heart_and_sampled_again() -> None:
     assert loss.item() < 0.05
     greedy = SamplingSettings(temperature=0)
     for start in (0, 1):  # the label alone tells the clip, so does its first latent frame
-        made = sample_indices(gpt.eval(), clips[:, :start], 3 - start, greedy, [0, 1, 2], labels)
+        made = sample_indices(gpt.eval(), clips[:, :start], 3 - start, greedy, [0, 1, 2], Conditions(labels))
         assert torch.equal(made, clips)
 
 
@@ -221,9 +227,9 @@ def test_the_backbone_turns_by_these_angles() -> None:
 
 
 def test_positions_are_in_raster_order_after_the_prefix() -> None:
-    positions = token_positions((2, 2, 3)).tolist()
-    assert positions[:PREFIX] == [[-2, 0, 0], [-1, 0, 0]]
-    assert positions[PREFIX:] == [[t, h, w] for t in range(2) for h in range(2) for w in range(3)]
+    positions = token_positions((2, 2, 3), prefix=3).tolist()
+    assert positions[:3] == [[-3, 0, 0], [-2, 0, 0], [-1, 0, 0]]
+    assert positions[3:] == [[t, h, w] for t in range(2) for h in range(2) for w in range(3)]
 
 
 # configuration and folder
@@ -239,7 +245,7 @@ def test_positions_are_in_raster_order_after_the_prefix() -> None:
         (lambda: tiny(codebook_size=1), "codebook_size 1: expected at least 2"),
         (lambda: tiny(grid=(3, 2)), r"grid \(3, 2\): expected three sizes"),
         (lambda: tiny(grid=(3, 0, 2)), "grid .*: expected three sizes of at least 1"),
-        (lambda: tiny(label_dropout=1.1), r"label_dropout 1.1: expected a share"),
+        (lambda: tiny(dropout=1.1), r"condition dropout 1.1: expected a share"),
     ],
 )
 def test_configurations_that_cannot_be(make: Any, message: str) -> None:
@@ -248,11 +254,11 @@ def test_configurations_that_cannot_be(make: Any, message: str) -> None:
 
 
 def test_label_names() -> None:
-    assert tiny().label_ids([None, "dog", "cat"]) == [0, 2, 1]
+    assert tiny().conditions.label_ids([None, "dog", "cat"]) == [0, 2, 1]
     with pytest.raises(ValueError, match="label 'bird' is unknown to this model; it knows: cat, dog"):
-        tiny().label_ids(["bird"])
+        tiny().conditions.label_ids(["bird"])
     with pytest.raises(ValueError, match="it was trained without labels"):
-        tiny(labels=()).label_ids(["cat"])
+        tiny(labels=()).conditions.label_ids(["cat"])
 
 
 def test_a_saved_gpt_is_the_same_when_loaded_and_carries_its_tokenizer(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc"}
-HEAVY = {"av", "decord", "wandb", "torchvision", "accelerate", "webdataset"}
+HEAVY = {"av", "decord", "wandb", "torchvision", "accelerate", "webdataset", "transformers"}
 MOST_BYTES = 1_000_000
 
 # A rule takes the folder and the source of a file and yields what is wrong with it.

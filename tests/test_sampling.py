@@ -7,7 +7,15 @@ import pytest
 import torch
 from torch import nn
 
-from tokenreel.transformer import GPTConfig, GPTSize, SamplingSettings, VideoGPT, sample_indices
+from tokenreel.transformer import (
+    ConditionConfig,
+    Conditions,
+    GPTConfig,
+    GPTSize,
+    SamplingSettings,
+    VideoGPT,
+    sample_indices,
+)
 from tokenreel.transformer.filters import keep_top_k, keep_top_p, pick
 from tokenreel.transformer.sampling import sample_latent_frames
 
@@ -18,7 +26,7 @@ K = 31
 
 def random_gpt(grid: tuple[int, int, int] = GRID, codebook_size: int = K) -> VideoGPT:
     """A GPT whose weights are random everywhere: as made, head and branches are zero."""
-    config = GPTConfig(codebook_size, grid, GPTSize(dim=64, depth=2), labels=("a", "b"))
+    config = GPTConfig(codebook_size, grid, GPTSize(dim=64, depth=2), conditions=ConditionConfig(labels=("a", "b")))
     gpt = VideoGPT(config)
     for parameter in gpt.parameters():
         nn.init.normal_(parameter, std=0.2)
@@ -27,7 +35,7 @@ def random_gpt(grid: tuple[int, int, int] = GRID, codebook_size: int = K) -> Vid
 
 def scores(gpt: VideoGPT, indices: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
     """Logits of all indices at every place, by the full forward pass: (B, N, K)."""
-    return gpt.hidden_states(indices, labels, gpt.tables()) @ gpt.head.own.weight[:-1].T
+    return gpt.hidden_states(indices, Conditions(labels), gpt.tables()) @ gpt.head.own.weight[:-1].T
 
 
 def kept(logits: torch.Tensor) -> torch.Tensor:
@@ -113,7 +121,7 @@ def test_indices_follow_the_models_own_distribution(chi_square: ChiSquare) -> No
     gpt = random_gpt(grid=(1, 1, 2), codebook_size=6)
     gpt.head.own.weight.mul_(0.3)  # so that every index is drawn often enough to count
     prompt, labels = torch.zeros(3000, 0, 1, 2, dtype=torch.int64), torch.ones(3000, dtype=torch.int64)
-    drawn = sample_indices(gpt, prompt, 1, SamplingSettings(), range(3000), labels)[:, 0, 0]
+    drawn = sample_indices(gpt, prompt, 1, SamplingSettings(), range(3000), Conditions(labels))[:, 0, 0]
     often = int(drawn[:, 0].mode().values)
     first, second = scores(gpt, torch.tensor([[[[often, 0]]]]), labels[:1])[0].softmax(-1)
     # 5 degrees of freedom: 25.7 is exceeded once in 10,000 times.
@@ -149,14 +157,14 @@ def test_a_row_depends_on_its_own_seed_and_prompt_alone(prompt_length: int) -> N
     gpt, prompt = random_gpt(), torch.randint(K, (3, prompt_length, *GRID[1:]))
     labels, new = torch.tensor([0, 1, 2]), GRID[0] - prompt_length
     settings = SamplingSettings(temperature=0.9, top_k=20, top_p=0.95)
-    together = sample_indices(gpt, prompt, new, settings, [7, 8, 9], labels)
+    together = sample_indices(gpt, prompt, new, settings, [7, 8, 9], Conditions(labels))
     assert torch.equal(together[:, :prompt_length], prompt)
     for i in range(3):
-        alone = sample_indices(gpt, prompt[[i]], new, settings, [7 + i], labels[[i]])
+        alone = sample_indices(gpt, prompt[[i]], new, settings, [7 + i], Conditions(labels[[i]]))
         assert torch.equal(alone[0], together[i])
-    reversed_rows = sample_indices(gpt, prompt.flip(0), new, settings, [9, 8, 7], labels.flip(0))
+    reversed_rows = sample_indices(gpt, prompt.flip(0), new, settings, [9, 8, 7], Conditions(labels.flip(0)))
     assert torch.equal(reversed_rows.flip(0), together)
-    other_seeds = sample_indices(gpt, prompt, new, settings, [17, 18, 19], labels)
+    other_seeds = sample_indices(gpt, prompt, new, settings, [17, 18, 19], Conditions(labels))
     assert (other_seeds[:, prompt_length:] != together[:, prompt_length:]).flatten(1).any(dim=1).all()
 
 

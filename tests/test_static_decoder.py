@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from tokenreel.transformer import GPTConfig, GPTSize, VideoGPT
-from tokenreel.transformer.positions import PREFIX
+from tokenreel.transformer import ConditionConfig, Conditions, GPTConfig, GPTSize, VideoGPT
 from tokenreel.transformer.static_decoder import StaticDecoder
 
 GRID = (3, 2, 3)
@@ -16,7 +15,11 @@ K = 36
 def random_gpt(depth: int) -> VideoGPT:
     """A GPT in which everything matters: as made, head and branches are zero and all norms have gain one."""
     config = GPTConfig(
-        codebook_size=K, levels=(4, 3, 3), grid=GRID, size=GPTSize(dim=128, depth=depth), labels=("a", "b")
+        codebook_size=K,
+        levels=(4, 3, 3),
+        grid=GRID,
+        size=GPTSize(dim=128, depth=depth),
+        conditions=ConditionConfig(labels=("a", "b")),
     )
     gpt = VideoGPT(config)
     for parameter in gpt.parameters():
@@ -29,12 +32,13 @@ def cached_logits(gpt: VideoGPT, indices: torch.Tensor, labels: torch.Tensor, pr
     """Logits of all places: the first ``prefill`` indices in one piece, the others one by one."""
     decoder, flat = StaticDecoder(gpt, len(indices)), indices.flatten(1)
     tables = gpt.tables()
-    tokens = gpt.embed_prefix(labels, tables)
+    told = gpt.conditions(Conditions(labels), *indices.shape[:2])
+    tokens = gpt.embed_prefix(told, tables)
     if prefill:
-        tokens = torch.cat([tokens, gpt.embed(flat[:, :prefill], 0, tables)], dim=1)
-    logits = [decoder.forward(tokens)[:, PREFIX - 1 :] @ tables.head[0].T]
+        tokens = torch.cat([tokens, gpt.embed(flat[:, :prefill], 0, tables, told)], dim=1)
+    logits = [decoder.forward(tokens)[:, gpt.config.prefix - 1 :] @ tables.head[0].T]
     for place in range(prefill, flat.shape[1] - 1):
-        token = gpt.embed(flat[:, place : place + 1], place, tables, before=flat[:, :place])
+        token = gpt.embed(flat[:, place : place + 1], place, tables, told, before=flat[:, :place])
         logits.append(decoder.forward(token) @ tables.head[0].T)
     return torch.cat(logits, dim=1)
 
@@ -45,7 +49,7 @@ def test_cached_decoding_equals_the_full_forward(depth: int, prefill: int) -> No
     gpt = random_gpt(depth)
     indices, labels = torch.randint(K, (2, *GRID)), torch.tensor([0, 2])
     with torch.no_grad():
-        full = gpt.hidden_states(indices, labels, gpt.tables()) @ gpt.head.rows()[:-1].T
+        full = gpt.hidden_states(indices, Conditions(labels), gpt.tables()) @ gpt.head.rows()[:-1].T
     assert full.std() > 1 and full.std(dim=1).min() > 0.1
     cached = cached_logits(gpt, indices, labels, prefill)
     torch.testing.assert_close(cached, full, rtol=0, atol=1e-4)
@@ -68,7 +72,7 @@ def test_every_parameter_of_the_backbone_reaches_the_cached_logits() -> None:
 def test_weights_are_those_at_the_decoders_making() -> None:
     gpt = random_gpt(depth=1)
     decoder, same = StaticDecoder(gpt, 1), StaticDecoder(gpt, 1)
-    tokens = gpt.embed_prefix(torch.tensor([0]), gpt.tables())
+    tokens = gpt.embed_prefix(gpt.conditions(Conditions(), 1, 3), gpt.tables())
     for parameter in gpt.backbone.parameters():
         parameter.zero_()
     assert torch.equal(decoder.forward(tokens), same.forward(tokens))

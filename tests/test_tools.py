@@ -113,7 +113,7 @@ def test_shards_and_gpt_name_their_tokenizer_and_carry_it() -> None:
     assert "ball" in record["caption"]
     config = VideoGPT.from_pretrained("gpt").config
     assert config.tokenizer == right and config.grid == (4, 4, 4) and config.fps == 10.0
-    assert config.labels and all("ball" in label for label in config.labels)
+    assert config.conditions.labels and all("ball" in label for label in config.conditions.labels)
 
 
 def test_finished_work_is_not_done_again(capsys: pytest.CaptureFixture[str]) -> None:
@@ -197,7 +197,7 @@ def test_a_video_of_any_size_and_rate_is_continued(tmp_path: Path) -> None:
 
 
 def test_labels_condition_samples(tmp_path: Path) -> None:
-    label = VideoGPT.from_pretrained("gpt").config.labels[0]
+    label = VideoGPT.from_pretrained("gpt").config.conditions.labels[0]
     command = [*SAMPLE.split()[1:], "--prompt-frames", "0", "--num-samples", "1", "--out", str(tmp_path)]
     sample.main([*command, "--label", label])
     assert shape_of(tmp_path / "sample_000.mp4")[0] == 16
@@ -262,7 +262,7 @@ def test_a_flat_folder_with_classes_and_frames_that_are_not_square(tmp_path: Pat
     call(f"tokenize_dataset --tokenizer {tmp_path}/tok --out {tmp_path}/tokens --cache {tmp_path}/clips")
     call(f"{GPT} --shards {tmp_path}/tokens --run {tmp_path}/gpt --steps 2")
     config = VideoGPT.from_pretrained(tmp_path / "gpt").config
-    assert config.labels == ("cats", "dogs") and config.grid == (4, 4, 6)
+    assert config.conditions.labels == ("cats", "dogs") and config.grid == (4, 4, 6)
     call(f"{SAMPLE} --model {tmp_path}/gpt --out {tmp_path}/samples --num-samples 2 --label cats")
     stream = FrameStream(tmp_path / "samples" / "sample_000.mp4", 32, 48)
     assert len(list(stream)) == 16

@@ -11,7 +11,7 @@ from torch import nn
 from tokenreel.generation import VideoModel
 from tokenreel.tokenizer import TokenizerConfig, VideoTokenizer
 from tokenreel.tokenizer.frames import to_frames, to_video
-from tokenreel.transformer import GPTConfig, GPTSize, SamplingSettings, VideoGPT
+from tokenreel.transformer import ClipConditions, ConditionConfig, GPTConfig, GPTSize, SamplingSettings, VideoGPT
 
 TOKENIZER = TokenizerConfig(width=16, encoder_depth=1, decoder_depth=1, levels=(5, 5))
 
@@ -26,7 +26,14 @@ def randomised(model: Any) -> Any:
 def folder(tmp_path: Path) -> Path:
     """A GPT's folder with its tokenizer, both tiny and random: window of 16 frames, 16 x 24."""
     fingerprint = randomised(VideoTokenizer(TOKENIZER)).save_pretrained(tmp_path / "tokenizer")
-    config = GPTConfig(25, (4, 2, 3), GPTSize(dim=64, depth=1), labels=("cat", "dog"), fps=12.0, tokenizer=fingerprint)
+    config = GPTConfig(
+        25,
+        (4, 2, 3),
+        GPTSize(dim=64, depth=1),
+        conditions=ConditionConfig(labels=("cat", "dog")),
+        fps=12.0,
+        tokenizer=fingerprint,
+    )
     randomised(VideoGPT(config)).save_pretrained(tmp_path / "gpt" / "model", tokenizer=tmp_path / "tokenizer")
     return tmp_path / "gpt"
 
@@ -72,11 +79,14 @@ def test_clips_from_nothing(model: VideoModel) -> None:
 
 def test_labels_are_passed_on(model: VideoModel) -> None:
     greedy, prompt = SamplingSettings(temperature=0), prompts(1, 0)
-    by_label = [model.continue_frames(prompt, 16, greedy, labels=[name]).indices for name in (None, "cat", "dog")]
+    by_label = [
+        model.continue_frames(prompt, 16, greedy, conditions=[ClipConditions(name)]).indices
+        for name in (None, "cat", "dog")
+    ]
     assert not torch.equal(by_label[0], by_label[1]) and not torch.equal(by_label[1], by_label[2])
     assert torch.equal(model.continue_frames(prompt, 16, greedy).indices, by_label[0])
     with pytest.raises(ValueError, match="label 'bird' is unknown to this model; it knows: cat, dog"):
-        model.continue_frames(prompt, 16, labels=["bird"])
+        model.continue_frames(prompt, 16, conditions=[ClipConditions("bird")])
 
 
 @pytest.mark.parametrize(

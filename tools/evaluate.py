@@ -10,7 +10,6 @@ better) and a copy of the last prompt frame (any continuation should be).
 """
 
 import json
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from tokenreel.datasets.clip_store import ClipWindows
 from tokenreel.datasets.data_source import DataSettings, held_out_windows
 from tokenreel.datasets.world_states import DiscStates, disc_states
 from tokenreel.evaluation.fidelity import psnr
@@ -34,7 +32,7 @@ from tokenreel.tokenizer.pretrained import read_provenance
 from tokenreel.training.command_line import run_tool
 from tokenreel.training.hardware import DeviceName, describe_hardware, peak_memory_mb, pick_device
 from tokenreel.training.run_folder import check_writable
-from tokenreel.transformer import SamplingSettings, sample_indices
+from tokenreel.transformer import ClipConditions, SamplingSettings, sample_indices
 from tokenreel.transformer.pretrained import data_of, find_folder
 
 CLIPS_AT_ONCE = 16
@@ -78,17 +76,18 @@ def evaluate(config: Config) -> None:
     check_writable(config.out)
 
     chosen = np.linspace(0, len(windows) - 1, min(config.clips, len(windows))).round().astype(int)
-    truth, labels = windows.batch(chosen), _label_ids(windows, chosen, model)
+    truth = windows.batch(chosen)
+    told = [model.gpt.config.conditions.of_record(windows.record(clip)) for clip in chosen]
     indices = torch.cat([model.tokenizer.encode(to_video(part).to(device)) for part in _parts(truth)])
     begin = time.perf_counter()
-    made = _continued(config, model, indices, labels)
+    made = _continued(config, model, indices, told)
     tokens_per_s = (indices.numel() - _prompt(config, model, indices).numel()) / (time.perf_counter() - begin)
     frames = {"model": _decoded(model, made), "tokenizer_alone": _decoded(model, indices)}
-    bits = _bits_per_token(model, indices, labels)
+    bits = model.bits_per_token(indices, told)
     result: dict[str, Any] = {
         "split": windows.records[0].split,
         "clips": len(truth),
-        "sampling": {name: getattr(config, name) for name in ("temperature", "top_k", "top_p", "seed")},
+        "sampling": {name: getattr(config, name) for name in ("temperature", "top_k", "top_p", "guidance", "seed")},
         "tokenizer_psnr_db": float(psnr(frames["tokenizer_alone"], truth).clip(max=100).mean()),
         "bits_per_token": bits,
         "bits_per_pixel": bits * indices[0].numel() / truth[0, ..., 0].size,
@@ -118,33 +117,20 @@ def _parts(clips: Any) -> Iterator[Any]:
         yield clips[begin : begin + CLIPS_AT_ONCE]
 
 
-def _label_ids(windows: ClipWindows, chosen: np.ndarray, model: VideoModel) -> Tensor:
-    """Ids of the clips' own classes; 0 where the model does not know them."""
-    known = model.gpt.config.labels
-    names = [label if (label := windows.location(clip)[0].label) in known else None for clip in chosen]
-    return torch.tensor(model.gpt.config.label_ids(names), device=model.gpt.angles.device)
-
-
 def _prompt(config: Config, model: VideoModel, indices: Tensor) -> Tensor:
     """The indices of the prompt: by causality the first of the whole clip's."""
     return indices[:, : config.prompt_frames // model.tokenizer.config.stride[0]]
 
 
-def _continued(config: Config, model: VideoModel, indices: Tensor, labels: Tensor) -> Tensor:
-    prompt = _prompt(config, model, indices)
+def _continued(config: Config, model: VideoModel, indices: Tensor, told: list[ClipConditions]) -> Tensor:
+    """Prompts and continuations, each under what the data says of its clip."""
+    prompt, conditions = _prompt(config, model, indices), model.tensors(told, indices.shape[1])
     seeds = [config.seed + i for i in range(len(indices))]
-    return sample_indices(model.gpt, prompt, indices.shape[1] - prompt.shape[1], config, seeds, labels)
+    return sample_indices(model.gpt, prompt, indices.shape[1] - prompt.shape[1], config, seeds, conditions)
 
 
 def _decoded(model: VideoModel, indices: Tensor) -> np.ndarray:
     return np.concatenate([to_frames(model.tokenizer.decode(part)) for part in _parts(indices)])
-
-
-@torch.no_grad()
-def _bits_per_token(model: VideoModel, indices: Tensor, labels: Tensor) -> float:
-    parts = zip(_parts(indices), _parts(labels), strict=True)
-    nats = sum(model.gpt(clips, names).loss.item() * len(clips) for clips, names in parts)
-    return nats / len(indices) / math.log(2)
 
 
 def _position_errors(

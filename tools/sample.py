@@ -2,6 +2,9 @@
 
     python tools/sample.py --prompt-frames 4                          # clips of the validation split
     python tools/sample.py --prompt-frames 8 --input my.mp4 --num-samples 4 --temperature 0.9 --format gif
+    python tools/sample.py --prompt "a red ball and a green ball" --guidance 2
+    python tools/sample.py --prompt-frames 4 --actions actions.json   # ["left", "left", "stay", ...]
+    python tools/sample.py --prompts prompts.jsonl                    # many clips, each as its line says
 
 Each clip is written on its own, and all of them into one comparison: prompt and continuation beside what
 really happened, prompt frames bordered green, new ones orange (grid.mp4 or the chosen format, grid.png).
@@ -19,11 +22,15 @@ from tokenreel.datasets.decoding import load_video
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.evaluation.film_strip import film_strip, side_by_side
 from tokenreel.generation import VideoModel
+from tokenreel.generation.requests import Request, read_actions, read_requests
 from tokenreel.training.command_line import run_tool
 from tokenreel.training.hardware import DeviceName, pick_device
 from tokenreel.training.run_folder import check_writable
-from tokenreel.transformer import SamplingSettings
+from tokenreel.transformer import ClipConditions, SamplingSettings
 from tokenreel.transformer.pretrained import data_of
+
+PROMPT_FRAMES = 4
+NUM_SAMPLES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +41,27 @@ class Config(SamplingSettings):
     """Run folder or model folder of the GPT."""
     input: Path | None = None
     """A video to continue, of any size and rate; default: clips of the validation split."""
-    prompt_frames: int = 4
-    """Frames given to the model, a multiple of its temporal stride; 0 makes clips from nothing."""
+    prompt_frames: int | None = None
+    """Frames given to the model, a multiple of its temporal stride; 0 makes clips from nothing; default: 4, or 0
+    where --prompt or --prompts says what is to be seen and no --input is given."""
     top_p: float = 0.9
     """Draw among the likeliest indices that together have this probability; 1 is all, and lets one index from the
     far tail break an object now and then."""
     frames: int = 0
-    """New frames; 0: up to the window the model was trained on."""
-    num_samples: int = 4
-    """Clips to make: of different prompts from the validation split, or continuations of one --input."""
+    """New frames; 0: up to the window the model was trained on, or as many as there are actions."""
+    num_samples: int | None = None
+    """Clips to make: of different prompts from the validation split, or continuations of one --input; with --prompts
+    of each line; default: 4, and 1 with --prompts."""
+    prompt: str | None = None
+    """Caption of the clips, if the model was trained on captions; default: that of each validation clip, else none."""
     label: str | None = None
     """Class of the clips, one of the model's labels; default: that of each validation clip, else none."""
+    actions: Path | None = None
+    """JSON file with the action that leads to each new frame, by number, name or as numbers, if the model was trained
+    on actions: a list; default: what was done in each validation clip, else unknown."""
+    prompts: Path | None = None
+    """Many requests: a .txt file with a caption per line, or a .jsonl file with an object per line that may hold
+    prompt, label, actions, seed, frames and format; what a line leaves open is as said here."""
     seed: int = 0
     """Sample i uses seed + i, and is the same whatever else is sampled."""
     keep_prompt: bool = False
@@ -60,81 +77,136 @@ class Config(SamplingSettings):
     device: DeviceName = "auto"
     """Where to sample."""
 
+    @property
+    def given_frames(self) -> int:
+        """Prompt frames, chosen if they are not said."""
+        from_nothing = (self.prompt or self.prompts) and not self.input
+        return (0 if from_nothing else PROMPT_FRAMES) if self.prompt_frames is None else self.prompt_frames
+
 
 def sample(config: Config) -> None:
     """Continue prompts, write the clips and the comparison, and print where they are."""
-    if config.num_samples < 1 or not 0 <= config.seed < 2**32:
-        raise ValueError(
-            f"num_samples {config.num_samples}, seed {config.seed}: expected at least 1, and 0 or more below 2**32"
-        )
+    requests = _requests(config)
     model = VideoModel.from_pretrained(config.model, pick_device(config.device))
-    num_frames = config.frames or model.window - config.prompt_frames
-    model.check_lengths(config.prompt_frames, num_frames)
-    truth, labels = _prompts(config, model)
     config.check_codebook(model.gpt.config.head_sizes)
-    model.gpt.config.label_ids(labels)
+    lengths = [_new_frames(request, config.given_frames, model) for request in requests]
+    truth, own = _prompts(config, len(requests), model)
+    said = [
+        request.conditions(known, config.given_frames, length)
+        for request, known, length in zip(requests, own, lengths, strict=True)
+    ]
     check_writable(config.out)
 
-    seeds = [config.seed + i for i in range(config.num_samples)]
-    made = model.continue_frames(truth[:, : config.prompt_frames], num_frames, config, seeds, labels).frames
-    if config.keep_prompt:
-        made[:, : config.prompt_frames] = truth[:, : config.prompt_frames]
-    for number, clip in enumerate(made):
-        path = config.out / f"sample_{number:03d}.{config.format}"
+    made = _continued(config, model, truth[:, : config.given_frames], requests, lengths, said)
+    for number, (clip, request) in enumerate(zip(made, requests, strict=True)):
+        if config.keep_prompt:
+            clip[: config.given_frames] = truth[number, : config.given_frames]
+        path = config.out / f"sample_{number:03d}.{request.format}"
         write_video(path, clip, model.fps)
         print(path)
-    for path in _comparison(config, model, made, truth):
+    for path in _comparison(config, model, made, said, truth):
         print(path)
 
 
-def _prompts(config: Config, model: VideoModel) -> tuple[np.ndarray, list[str | None]]:
-    """Clips whose first frames are the prompts, and their labels; without prompt frames no data is needed."""
-    if config.prompt_frames == 0:
-        empty = np.zeros((config.num_samples, 0, *model.frame_size, 3), dtype=np.uint8)
-        return empty, [config.label] * config.num_samples
-    return _from_input(config, model) if config.input else _from_validation(config, model)
+def _requests(config: Config) -> list[Request]:
+    """One per clip, seeds and formats filled in."""
+    read = read_requests(config.prompts) if config.prompts else [Request()]
+    copies = config.num_samples or (1 if config.prompts else NUM_SAMPLES)
+    if copies < 1 or (config.num_samples is not None and config.num_samples < 1):
+        raise ValueError(f"num_samples {config.num_samples}: expected at least 1")
+    actions = read_actions(config.actions) if config.actions else None
+    general = Request(config.prompt, config.label, actions, None, config.frames, config.format)
+    every = [request.over(general) for request in read for _ in range(copies)]
+    return [Request(seed=config.seed + i).over(each) if each.seed is None else each for i, each in enumerate(every)]
 
 
-def _from_input(config: Config, model: VideoModel) -> tuple[np.ndarray, list[str | None]]:
+def _new_frames(request: Request, prompt_frames: int, model: VideoModel) -> int:
+    """Frames asked for, or as many as the window (and the actions) allow."""
+    num_frames = request.frames or model.window - prompt_frames
+    if not request.frames and request.actions is not None:
+        step = model.tokenizer.config.stride[0]
+        num_frames = min(num_frames, max(step, len(request.actions) // step * step))
+    model.check_lengths(prompt_frames, num_frames)
+    return num_frames
+
+
+def _continued(
+    config: Config,
+    model: VideoModel,
+    prompts: np.ndarray,
+    requests: list[Request],
+    lengths: list[int],
+    said: list[ClipConditions],
+) -> list[np.ndarray]:
+    """All clips, those of equal length together; what does not fit the model is refused before the first."""
+    made: dict[int, np.ndarray] = {}
+    step = model.tokenizer.config.stride[0]
+    groups = {length: [i for i, own in enumerate(lengths) if own == length] for length in sorted(set(lengths))}
+    for length, rows in groups.items():
+        model.tensors([said[i] for i in rows], (prompts.shape[1] + length) // step)
+    for length, rows in groups.items():
+        seeds = [requests[i].seed or 0 for i in rows]
+        clips = model.continue_frames(prompts[rows], length, config, seeds, [said[i] for i in rows]).frames
+        made |= dict(zip(rows, clips, strict=True))
+    return [made[i] for i in range(len(requests))]
+
+
+def _prompts(config: Config, count: int, model: VideoModel) -> tuple[np.ndarray, list[ClipConditions]]:
+    """Clips whose first frames are the prompts, and what is known of them; without prompt frames no data is needed."""
+    if config.given_frames == 0:
+        empty = np.zeros((count, 0, *model.frame_size, 3), dtype=np.uint8)
+        return empty, [ClipConditions()] * count
+    return _from_input(config, count, model) if config.input else _from_validation(config, count, model)
+
+
+def _from_input(config: Config, count: int, model: VideoModel) -> tuple[np.ndarray, list[ClipConditions]]:
     """The video's first frames, once per sample; as many as there are, up to the window."""
     assert config.input is not None
     height, width = model.frame_size
     frames = load_video(config.input, height, width, model.fps, max_frames=model.window).frames
-    if len(frames) < config.prompt_frames:
+    if len(frames) < config.given_frames:
         raise ValueError(
             f"{config.input} has {len(frames)} frames at {model.fps:g} fps, expected at least "
-            f"{config.prompt_frames}; give fewer --prompt-frames or a longer video"
+            f"{config.given_frames}; give fewer --prompt-frames or a longer video"
         )
-    return np.stack([frames] * config.num_samples), [config.label] * config.num_samples
+    return np.stack([frames] * count), [ClipConditions()] * count
 
 
-def _from_validation(config: Config, model: VideoModel) -> tuple[np.ndarray, list[str | None]]:
-    """Clips of the validation split in a fixed shuffled order, with their labels: sample i is always of clip i."""
+def _from_validation(config: Config, count: int, model: VideoModel) -> tuple[np.ndarray, list[ClipConditions]]:
+    """Clips of the validation split in a fixed shuffled order, and what is known of them: sample i is of clip i."""
     source = DataSettings.of_model(data_of(config.model), config.data, config.cache)
     windows = held_out_windows(source, model.window, one_per_video=False)
     order = np.random.default_rng(0).permutation(len(windows))
-    clips = order[np.arange(config.num_samples) % len(order)]
-    known = model.gpt.config.labels
-    own = [label if (label := windows.location(clip)[0].label) in known else None for clip in clips]
-    return windows.batch(clips), [config.label or label for label in own]
+    clips = order[np.arange(count) % len(order)]
+    known = model.gpt.config.conditions
+    return windows.batch(clips), [known.of_record(windows.record(clip)) for clip in clips]
 
 
-def _comparison(config: Config, model: VideoModel, made: np.ndarray, truth: np.ndarray) -> list[Path]:
+def _comparison(
+    config: Config, model: VideoModel, made: list[np.ndarray], said: list[ClipConditions], truth: np.ndarray
+) -> list[Path]:
     """One picture and one video with every sample beside what really happened, as far as that is known."""
-    strips, rows = [], [("model", made)]
-    known = truth[:, : made.shape[1]]
-    for number, clip in enumerate(made):
-        strips.append((f"model, sample {number}", clip))
-        if config.prompt_frames:
-            strips.append(("what really happened", known[number]))
-    if config.prompt_frames:
-        missing = np.full_like(made[:, known.shape[1] :], 255)  # an --input may end before the continuation does
-        rows.append(("what really happened", np.concatenate([known, missing], axis=1)))
+    longest = max(map(len, made))
+    shown = np.stack([_filled(clip, longest) for clip in made])
+    real = np.stack([_filled(clip[:longest], longest) for clip in truth])
+    strips, rows = [], [("model", shown)]
+    for number, clip in enumerate(shown):
+        caption = said[number].caption
+        strips.append((f"model, sample {number}" + (f": {caption}" if caption else ""), clip))
+        if config.given_frames:
+            strips.append(("what really happened", real[number]))
+    if config.given_frames:
+        rows.append(("what really happened", real))
     picture, video = config.out / "grid.png", config.out / f"grid.{config.format}"
     enlarge = max(1, 128 // model.frame_size[0])
-    Image.fromarray(film_strip(strips, config.prompt_frames)).save(picture)
-    write_video(video, side_by_side(rows, config.prompt_frames, enlarge), model.fps)
+    Image.fromarray(film_strip(strips, config.given_frames)).save(picture)
+    write_video(video, side_by_side(rows, config.given_frames, enlarge), model.fps)
     return [picture, video]
+
+
+def _filled(clip: np.ndarray, length: int) -> np.ndarray:
+    """A clip with white frames up to a length: others are longer, or an --input ends before its continuation."""
+    return np.concatenate([clip, np.full_like(clip, 255, shape=(length - len(clip), *clip.shape[1:]))])
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -19,7 +19,9 @@ import torch
 from rich.progress import track
 
 from tokenreel.datasets.atomic_folder import atomic_folder
+from tokenreel.datasets.caption_table import CAPTIONS, write_caption_table
 from tokenreel.datasets.clip_store import ClipStore, ClipWindows
+from tokenreel.datasets.condition_facts import condition_facts
 from tokenreel.datasets.data_source import DataSettings, open_data
 from tokenreel.datasets.shard_file import write_shard
 from tokenreel.datasets.shard_job import ShardPlan, finish, finished_shard, store_plan
@@ -30,6 +32,11 @@ from tokenreel.tokenizer.pretrained import find_folder, read_provenance
 from tokenreel.training.command_line import command, run_tool
 from tokenreel.training.hardware import DeviceName, peak_memory_mb, pick_device
 from tokenreel.training.run_folder import check_writable
+from tokenreel.transformer.text_encoder import TextEncoder
+
+# Rows per caption at least: what people ask for may be longer than the captions of the training.
+SHORTEST_PREFIX = 8
+CAPTIONS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +59,9 @@ class Config:
     """Clips per shard; each shard is one unit of work."""
     cache: Path = Path("runs/clips")
     """Folder in which decoded videos are kept."""
+    text_encoder: str = ""
+    """Folder or Hugging Face id of a frozen text encoder for the captions (needs tokenreel[text]); default: the GPT
+    learns from their bytes."""
     device: DeviceName = "auto"
     """Where to encode."""
 
@@ -69,13 +79,15 @@ def tokenize_dataset(config: Config) -> None:
     clip_frames = config.clip_frames or origin["clip_frames"]
     source = DataSettings.of_model(origin["data"], config.data, config.cache)
     tokenizer.config.grid(clip_frames, *source.frame_size)
+    encoder = TextEncoder.load(config.text_encoder, pick_device(config.device)) if config.text_encoder else None
     store = open_data(source)
     told = source.describe(store) if config.data else origin["data"]
     windows = _windows(store, clip_frames, config.hop)
     check_writable(config.out)
     _carry_tokenizer(home, config.out / "tokenizer")
+    captions = {"captions": _encode_captions(encoder, store, config.out / CAPTIONS)} if encoder else {}
     for split, clips in windows.items():
-        manifest = _write_split(tokenizer, clips, _plan(config, tokenizer, home, clips, told), config)
+        manifest = _write_split(tokenizer, clips, _plan(config, tokenizer, home, clips, told, captions), config)
         tokens = manifest.num_clips * int(np.prod(manifest.grid))
         print(f"{split}: {manifest.num_clips} clips, {tokens} tokens in {len(manifest.shards)} shards")
     device = next(tokenizer.parameters()).device
@@ -112,8 +124,31 @@ def _carry_tokenizer(home: Path, target: Path) -> None:
         shutil.copytree(home, building, dirs_exist_ok=True)
 
 
+def _encode_captions(encoder: TextEncoder, store: ClipStore, folder: Path) -> dict[str, Any]:
+    """Store the vectors of every distinct caption, of all splits; returns what the manifest says of them."""
+    captions = sorted({record.caption for record in store.records if record.caption is not None})
+    if all(record.caption is None for record in store.split("train")):
+        raise ValueError(
+            f"no training video has a caption, expected some for --text-encoder {encoder.name}; add them "
+            "(metadata.jsonl), or leave the option out"
+        )
+    words = max(SHORTEST_PREFIX, encoder.longest(captions))
+    begins = track(
+        range(0, len(captions), CAPTIONS_AT_ONCE), "captions", transient=True, disable=not sys.stdout.isatty()
+    )
+    parts = (encoder.encode(captions[begin : begin + CAPTIONS_AT_ONCE], words) for begin in begins)
+    write_caption_table(folder, encoder.name, captions, parts)
+    print(f"captions: {len(captions)} distinct, up to {words} tokens of {encoder.dim} values by {encoder.name}")
+    return {"words": words, "encoder": encoder.name, "dim": encoder.dim}
+
+
 def _plan(
-    config: Config, tokenizer: VideoTokenizer, home: Path, windows: ClipWindows, told: dict[str, Any]
+    config: Config,
+    tokenizer: VideoTokenizer,
+    home: Path,
+    windows: ClipWindows,
+    told: dict[str, Any],
+    captions: dict[str, Any],
 ) -> ShardPlan:
     store, first = windows.store, windows.records[0]
     manifest = ShardManifest(
@@ -129,7 +164,8 @@ def _plan(
         source={
             "data": told,
             "levels": list(tokenizer.config.digits),
-            "labels": sorted({record.label for record in store.split("train") if record.label is not None}),
+            **condition_facts(store.split("train")),
+            **captions,
         },
     )
     return ShardPlan(manifest, len(windows), config.clips_per_shard)
@@ -142,7 +178,7 @@ def _write_split(tokenizer: VideoTokenizer, windows: ClipWindows, plan: ShardPla
         if finished_shard(folder, plan, number) is not None:  # asked anew: another process may share the job
             continue
         indices = np.concatenate(list(_encoded(tokenizer, windows, start, stop, config.batch_size, plan)))
-        records = [_clip_record(windows, clip) for clip in range(start, stop)]
+        records = [windows.record(clip) for clip in range(start, stop)]
         write_shard(folder / shard_name(number), indices, records, plan.manifest)
     return finish(folder, plan)
 
@@ -157,17 +193,6 @@ def _encoded(
     for begin in track(begins, title, transient=True, disable=not sys.stdout.isatty()):
         frames = windows.batch(range(begin, min(begin + batch_size, stop)))
         yield tokenizer.encode(to_video(frames).to(device)).cpu().numpy().astype(plan.manifest.dtype)
-
-
-def _clip_record(windows: ClipWindows, clip: int) -> dict[str, Any]:
-    """What is known about one clip: its video, its place in it, and what the user said about it."""
-    video, start = windows.location(clip)
-    record: dict[str, Any] = {"video": video.key, "start": start, "fps": video.fps}
-    record |= {name: value for name in ("label", "caption") if (value := getattr(video, name)) is not None}
-    if video.actions is not None:
-        record["actions"] = video.actions[start : start + windows.clip_frames]
-        record["action_names"] = video.action_names
-    return record
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -141,13 +141,9 @@ def _read(tokenizer: VideoTokenizer, windows: ClipWindows, chosen: np.ndarray) -
 
 
 def _bits_per_token(model: VideoModel, windows: ClipWindows, indices: Tensor, clips: int) -> float:
-    """The GPT's cross-entropy on clips that were encoded, each told its class if the GPT knows it."""
-    config, device = model.gpt.config, model.gpt.angles.device
-    names = [windows.location(int(clip))[0].label for clip in _spread(windows, clips)]
-    labels = torch.tensor(config.label_ids([name if name in config.labels else None for name in names]))
-    parts = zip(_parts(indices), _parts(labels), strict=True)
-    nats = sum(model.gpt(part.to(device), told.to(device)).loss.item() * len(part) for part, told in parts)
-    return nats / len(indices) / math.log(2)
+    """The GPT's cross-entropy on clips that were encoded, each told what the GPT knows of it."""
+    known = model.gpt.config.conditions
+    return model.bits_per_token(indices, [known.of_record(windows.record(int(c))) for c in _spread(windows, clips)])
 
 
 def _parameters(model: nn.Module) -> int:

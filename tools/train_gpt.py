@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokenreel.datasets.caption_table import CAPTIONS, CaptionTable
 from tokenreel.datasets.order import Order, exposure
 from tokenreel.datasets.token_shards import TokenShards, splits
 from tokenreel.datasets.video_writer import write_video
@@ -30,6 +31,8 @@ from tokenreel.training.provenance import provenance
 from tokenreel.training.settings import TrainingSettings
 from tokenreel.transformer import (
     PRESETS,
+    ConditionConfig,
+    Conditions,
     GPTConfig,
     GPTOutput,
     GPTSize,
@@ -37,6 +40,7 @@ from tokenreel.transformer import (
     VideoGPT,
     sample_indices,
 )
+from tokenreel.transformer.conditions import KINDS
 
 VALIDATION_CLIPS = 256
 SHOWN_CLIPS = 4
@@ -52,8 +56,14 @@ class Config(TrainingSettings):
     """Folder of the tokenizer that made the shards; default: the copy that lies beside them."""
     run: Path = Path("runs/gpt")
     """Folder of this run."""
-    label_dropout: float = 0.1
-    """Share of training clips whose label is hidden, so that sampling without a label works."""
+    conditions: tuple[Literal["labels", "captions", "actions"], ...] = KINDS
+    """What the model can be told about a clip, as far as the data has it."""
+    condition_dropout: float = 0.1
+    """Share of training clips from which all of it is hidden, and again each kind, so that sampling without it and
+    guidance work."""
+    context_noise: float = 0.0
+    """Largest share of past indices that training replaces by others, against drift in long continuations; 0 is
+    off, 0.2 is a start."""
     factors: Literal["auto", "1", "2"] = "auto"
     """2: an index is predicted as two factors, one after the other, which large codebooks need; 1: each has a row and
     a score of its own; auto: 1 up to 2^14 codes."""
@@ -92,16 +102,20 @@ class GPTStage:
                 size=config.model,
                 levels=tuple(manifest.source.get("levels", ())),
                 factors=0 if config.factors == "auto" else int(config.factors),
-                labels=tuple(manifest.source.get("labels", ())),
-                label_dropout=config.label_dropout,
+                conditions=ConditionConfig.of_data(
+                    manifest.source, config.conditions, manifest.stride[0], config.condition_dropout
+                ),
+                context_noise=config.context_noise,
                 fps=manifest.fps or shards.clip(0)[1]["fps"],
                 tokenizer=manifest.tokenizer,
             )
         )
+        encoded = self.model.config.conditions.text_encoder
+        self.caption_table = CaptionTable.open(config.shards / CAPTIONS) if encoded else None
         self.order = Order(len(shards), config.batch_size, config.seed)
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """Clips of a step as indices and label ids."""
+        """Clips of a step as indices and conditions."""
         return self._inputs(self.shards, self.order.batch(step))
 
     def observe(self, output: GPTOutput) -> None:
@@ -152,24 +166,22 @@ class GPTStage:
 
     def _inputs(self, shards: TokenShards, clips: np.ndarray) -> dict[str, Tensor]:
         indices, records = shards.batch(clips)
-        known = set(self.model.config.labels)
-        names = [name if (name := record.get("label")) in known else None for record in records]
-        labels = torch.tensor(self.model.config.label_ids(names))
-        return {"indices": torch.from_numpy(indices), "labels": labels}
+        known = self.model.config.conditions
+        told = [known.of_record(record) for record in records]
+        vectors = None if self.caption_table is None else self.caption_table.look_up([clip.caption for clip in told])
+        conditions = known.tensors(told, indices.shape[1], vectors)
+        present = {name: part for name, part in conditions._asdict().items() if part is not None}
+        return {"indices": torch.from_numpy(indices), **present}
 
     def _show(self, clips: np.ndarray, step: int, folder: Path) -> list[Path]:
         """Continue the first latent frame of each clip, beside what the tokenizer makes of the whole clip."""
         T = self.model.config.grid[0]
         if T < 2:
             return []
-        truth = self._inputs(self.held_out, clips)["indices"]
-        made = sample_indices(
-            self.model,
-            truth[:, :1].to(self.model.angles.device),
-            T - 1,
-            SamplingSettings(),
-            range(len(clips)),
-        )
+        told = self._inputs(self.held_out, clips)
+        truth = told.pop("indices")
+        prompt = truth[:, :1].to(self.model.angles.device)
+        made = sample_indices(self.model, prompt, T - 1, SamplingSettings(), range(len(clips)), Conditions(**told))
         rows = [
             ("continued", to_frames(self.tokenizer.decode(made.cpu()))),
             ("what happened", to_frames(self.tokenizer.decode(truth))),
@@ -224,7 +236,17 @@ def train_gpt(config: Config) -> None:
         stage,
         config,
         resolved,
-        fixed={"model", "factors", "made_of", "seed", "batch_size", "label_dropout", "precision"},
+        fixed={
+            "model",
+            "factors",
+            "made_of",
+            "seed",
+            "batch_size",
+            "precision",
+            "conditions",
+            "condition_dropout",
+            "context_noise",
+        },
     )
     print(f"GPT in {config.run / 'model'}; next: {command('sample')} --prompt-frames 4 --model {config.run}")
 

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
+from tokenreel.transformer.conditions import ConditionConfig
 from tokenreel.transformer.factors import LARGEST_PLAIN, factorize
 
 HEAD_DIM = 64
@@ -48,10 +49,10 @@ class GPTConfig:
     factors: int = 0
     """1: every index has a row and a score of its own; 2: an index is two factors, predicted one after the other,
     which large codebooks need; 0 becomes 1 up to 2^14 codes, else 2."""
-    labels: tuple[str, ...] = ()
-    """Names of the classes a clip can be conditioned on, in order; may be empty."""
-    label_dropout: float = 0.1
-    """Share of training clips whose label is hidden, so that sampling without a label works."""
+    conditions: ConditionConfig = field(default_factory=ConditionConfig)
+    """What it can be conditioned on."""
+    context_noise: float = 0.0
+    """Largest share of past indices that training replaces, so that sampling bears its own mistakes; 0 is off."""
     fps: float = 10.0
     """Frames per second of the videos it was trained on."""
     tokenizer: str = ""
@@ -59,10 +60,11 @@ class GPTConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "grid", tuple(self.grid))
-        object.__setattr__(self, "labels", tuple(self.labels))
         object.__setattr__(self, "levels", tuple(self.levels))
         if isinstance(self.size, dict):
             object.__setattr__(self, "size", GPTSize(**self.size))
+        if isinstance(self.conditions, dict):
+            object.__setattr__(self, "conditions", ConditionConfig(**self.conditions))
         if self.codebook_size < 2:
             raise ValueError(f"codebook_size {self.codebook_size}: expected at least 2")
         if self.factors not in (0, 1, 2):
@@ -71,8 +73,8 @@ class GPTConfig:
             object.__setattr__(self, "factors", 1 if self.codebook_size <= LARGEST_PLAIN else 2)
         if len(self.grid) != 3 or min(self.grid) < 1:
             raise ValueError(f"grid {self.grid}: expected three sizes of at least 1 (T', H', W')")
-        if not 0 <= self.label_dropout <= 1:
-            raise ValueError(f"label_dropout {self.label_dropout}: expected a share in [0, 1]")
+        if not 0 <= self.context_noise < 1:
+            raise ValueError(f"context_noise {self.context_noise}: expected a share in [0, 1), such as 0.2")
 
     @property
     def num_indices(self) -> int:
@@ -85,24 +87,17 @@ class GPTConfig:
         return self.grid[1] * self.grid[2]
 
     @property
+    def prefix(self) -> int:
+        """Tokens before the grid: class, words of the caption, BOS."""
+        return 2 + self.conditions.caption_words
+
+    @property
     def head_sizes(self) -> tuple[int, ...]:
         """Among how many values the head chooses: (K,), or (K1, K2) if it is factored."""
         if self.factors == 1:
             return (self.codebook_size,)
         factors = factorize(self.codebook_size, self.levels)
         return factors.first_size, factors.second_size
-
-    def label_ids(self, names: list[str | None]) -> list[int]:
-        """Ids of class names; 0 is "no label".
-
-        Raises:
-            ValueError: If a name is not among :attr:`labels`.
-        """
-        for name in names:
-            if name is not None and name not in self.labels:
-                known = ", ".join(self.labels) or "none (it was trained without labels)"
-                raise ValueError(f"label {name!r} is unknown to this model; it knows: {known}")
-        return [0 if name is None else 1 + self.labels.index(name) for name in names]
 
 
 PRESETS: dict[str, GPTSize] = {

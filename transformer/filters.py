@@ -1,5 +1,6 @@
 """From logits to one index: small pure functions."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,9 @@ class SamplingSettings:
     """Draw among the k likeliest indices only; 0 is all."""
     top_p: float = 1.0
     """Draw among the likeliest indices that together have this probability; 1 is all."""
+    guidance: float = 1.0
+    """How much more than plainly the conditions count (classifier-free guidance): logits move from those without
+    conditions to those with them, and that much further; 1 is plain, 2 or 3 follow captions more strictly."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
@@ -28,6 +32,20 @@ class SamplingSettings:
             raise ValueError(f"top_k {self.top_k}: expected 0 (all) or more")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p {self.top_p}: expected a probability in (0, 1]")
+        if not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise ValueError(f"guidance {self.guidance}: expected 0 (no conditions), 1 (plain), or more, such as 2")
+
+    @property
+    def guided(self) -> bool:
+        """Whether each row needs a second one without conditions."""
+        return self.guidance != 1
+
+    def guide(self, logits: Tensor) -> Tensor:
+        """Those (B, K) to draw from; if guided, of (2·B, K): rows with conditions, then the same without."""
+        if not self.guided:
+            return logits
+        told, untold = logits.chunk(2)
+        return untold + self.guidance * (told - untold)
 
     def check_codebook(self, head_sizes: tuple[int, ...]) -> None:
         """Whether the settings fit a model that chooses among so many values (``GPTConfig.head_sizes``).

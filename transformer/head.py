@@ -40,9 +40,9 @@ class Head(Protocol):
         """Draw the next index.
 
         Args:
-            hidden: (B, D).
+            hidden: (B, D); if guided (2·B, D), rows with conditions, then the same rows without.
             vectors: From :meth:`read`.
-            settings: Temperature and filters.
+            settings: Temperature, filters, guidance.
             uniform: float64 (B, draws) in [0, 1): each row's own numbers, so that rows are independent.
 
         Returns:
@@ -74,7 +74,7 @@ class PlainHead(IndexTable):
 
     def pick(self, hidden: Tensor, vectors: tuple[Tensor, ...], settings: SamplingSettings, uniform: Tensor) -> Tensor:
         """See :class:`Head`."""
-        return pick(F.linear(hidden, vectors[0]).float(), settings, uniform[:, 0])
+        return pick(settings.guide(F.linear(hidden, vectors[0]).float()), settings, uniform[:, 0])
 
 
 class FactoredHead(nn.Module):
@@ -115,8 +115,9 @@ class FactoredHead(nn.Module):
 
     def pick(self, hidden: Tensor, vectors: tuple[Tensor, ...], settings: SamplingSettings, uniform: Tensor) -> Tensor:
         """See :class:`Head`."""
-        first = pick(self._score_first(hidden, vectors), settings, uniform[:, 0])
-        second = pick(self._score_second(hidden, first, vectors), settings, uniform[:, 1])
+        first = pick(settings.guide(self._score_first(hidden, vectors)), settings, uniform[:, 0])
+        for_all = first.repeat(len(hidden) // len(first))
+        second = pick(settings.guide(self._score_second(hidden, for_all, vectors)), settings, uniform[:, 1])
         return self.factors.join(first, second)
 
     def _score_first(self, hidden: Tensor, vectors: tuple[Tensor, ...]) -> Tensor:

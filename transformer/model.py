@@ -1,8 +1,9 @@
 """The GPT over latent grids: which index comes next, given all before it.
 
 Tokens: condition prefix, BOS, then the grid's indices in raster order t, h, w. The token at place n is
-told, beside its own index, where the index it must predict will stand and which index stood there one
-latent frame earlier: most of a video is what was there before, and attention need not learn to look it up.
+told, beside its own index, where the index it must predict will stand, which index stood there one latent
+frame earlier (most of a video is what was there before, and attention need not learn to look it up), and
+which actions led to the latent frame it belongs to.
 """
 
 from collections.abc import Mapping
@@ -13,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from tokenreel.transformer.backbone import Backbone
+from tokenreel.transformer.condition_embedding import STD, ConditionEmbedding, Told
+from tokenreel.transformer.conditions import Conditions
 from tokenreel.transformer.config import GPTConfig
+from tokenreel.transformer.context_noise import NOISE_LEVELS, noisy
 from tokenreel.transformer.factors import factorize
 from tokenreel.transformer.head import FactoredHead, Head, PlainHead
 from tokenreel.transformer.index_table import FactoredTable, IndexTable
-from tokenreel.transformer.positions import PREFIX, rotary_angles, token_positions
+from tokenreel.transformer.positions import rotary_angles, token_positions
 from tokenreel.transformer.pretrained import load_folder, save_folder
-
-STD = 0.02
-"""Of the embeddings at the start."""
 
 
 class GPTOutput(NamedTuple):
@@ -56,62 +57,81 @@ class VideoGPT(nn.Module):
         self.config = config
         dim = config.size.dim
         _, h_lat, w_lat = config.grid
-        self.label_embedding = nn.Embedding(1 + len(config.labels), dim)
+        self.conditions = ConditionEmbedding(config.conditions, dim)
         # Index K stands for "nothing": BOS has no index of its own, and before the second latent frame
         # there is no earlier one.
         self.index_embedding = _table(config)
         self.earlier_embedding = _table(config)
         self.row_embedding = nn.Embedding(h_lat, dim)
         self.column_embedding = nn.Embedding(w_lat, dim)
+        self.noise_embedding = nn.Embedding(1 + NOISE_LEVELS, dim) if config.context_noise else None
         self.backbone = Backbone(config.size)
         self.head = _head(config)
-        positions = token_positions(config.grid)
+        positions = token_positions(config.grid, config.prefix)
         self.register_buffer("angles", rotary_angles(positions), persistent=False)
-        self.register_buffer("places", positions[PREFIX:, 1:], persistent=False)
-        for embedding in (self.label_embedding, self.row_embedding, self.column_embedding):
-            nn.init.normal_(embedding.weight, std=STD)
+        self.register_buffer("places", positions[config.prefix :, 1:], persistent=False)
+        for embedding in (self.row_embedding, self.column_embedding, self.noise_embedding):
+            if embedding is not None:
+                nn.init.normal_(embedding.weight, std=STD)
 
-    def forward(self, indices: Tensor, labels: Tensor | None = None) -> GPTOutput:
+    def forward(
+        self,
+        indices: Tensor,
+        labels: Tensor | None = None,
+        captions: Tensor | None = None,
+        actions: Tensor | None = None,
+    ) -> GPTOutput:
         """Score every index of a batch of clips.
 
         Args:
             indices: int64 (B, T', H', W') in [0, K); T' up to the window's, H' and W' the window's.
-            labels: int64 (B,), ids from ``config.label_ids``; None is all 0, "no label". In training mode
-                a share ``config.label_dropout`` of them is hidden.
+            labels: Of :class:`~tokenreel.transformer.conditions.Conditions`, as the two that follow; from
+                ``config.conditions.tensors``. In training mode a share of them is hidden.
+            captions: See there.
+            actions: See there.
         """
         tables = self.tables()
-        hidden = self.hidden_states(indices, labels, tables)
+        hidden = self.hidden_states(indices, Conditions(labels, captions, actions), tables)
         losses = self.head.losses(hidden, indices.flatten(1), tables.head)
         return GPTOutput(losses.mean(), losses)
 
-    def hidden_states(self, indices: Tensor, labels: Tensor | None, tables: Tables) -> Tensor:
+    def hidden_states(self, indices: Tensor, conditions: Conditions, tables: Tables) -> Tensor:
         """What the head predicts each index from: (B, T'·H'·W', D); row n depends on indices before n alone."""
         before = self._flatten(indices)[:, :-1]
-        if labels is None:
-            labels = torch.zeros(len(indices), dtype=torch.int64, device=indices.device)
-        if self.training and self.config.labels and self.config.label_dropout > 0:
-            hidden = torch.rand(labels.shape, device=labels.device) < self.config.label_dropout
-            labels = labels.masked_fill(hidden, 0)
-        tokens = torch.cat([self.embed_prefix(labels, tables), self.embed(before, 0, tables)], dim=1)
-        return self.backbone(tokens, self.angles[: tokens.shape[1]])[:, PREFIX - 1 :]
+        told = self.conditions(conditions, *indices.shape[:2])
+        noise = None
+        if self.training and self.config.context_noise:
+            before, noise = noisy(before, self.config.context_noise)
+        tokens = torch.cat([self.embed_prefix(told, tables, noise), self.embed(before, 0, tables, told)], dim=1)
+        return self.backbone(tokens, self.angles[: tokens.shape[1]])[:, self.config.prefix - 1 :]
 
     def tables(self) -> Tables:
         """The vectors of all indices under the present weights."""
         return Tables(self.index_embedding.rows(), self.earlier_embedding.rows(), self.head.read())
 
-    def embed_prefix(self, labels: Tensor, tables: Tables) -> Tensor:
-        """Embeddings of condition and BOS: int64 (B,) -> (B, PREFIX, D)."""
-        nothing = torch.full_like(labels, self.config.codebook_size)
-        bos = self._embed_pair(nothing, nothing, tables) + self._embed_place(torch.zeros_like(labels))
-        return torch.stack([self.label_embedding(labels), bos], dim=1)
+    def embed_prefix(self, told: Told, tables: Tables, noise: Tensor | None = None) -> Tensor:
+        """Embeddings of conditions and BOS: (B, prefix, D).
 
-    def embed(self, indices: Tensor, start: int, tables: Tables, before: Tensor | None = None) -> Tensor:
+        Args:
+            told: From :attr:`conditions`.
+            tables: From :meth:`tables`.
+            noise: int64 (B,), levels of context noise; None is 0.
+        """
+        first = torch.zeros(len(told.prefix), 1, dtype=torch.int64, device=told.prefix.device)
+        nothing = torch.full_like(first, self.config.codebook_size)
+        bos = self._embed_pair(nothing, nothing, tables) + self._embed_place(first, told)
+        if self.noise_embedding is not None:
+            bos = bos + self.noise_embedding(first if noise is None else noise[:, None])
+        return torch.cat([told.prefix, bos], dim=1)
+
+    def embed(self, indices: Tensor, start: int, tables: Tables, told: Told, before: Tensor | None = None) -> Tensor:
         """Embeddings of indices in raster order.
 
         Args:
             indices: int64 (B, n): the indices at places start .. start + n - 1 of the grid.
             start: Place of the first of them.
             tables: From :meth:`tables`.
+            told: From :attr:`conditions`.
             before: int64 (B, start): all indices before them; may be None if ``start`` is 0.
 
         Returns:
@@ -122,17 +142,22 @@ class VideoGPT(nn.Module):
         nothing = indices.new_full((indices.shape[0], frame), self.config.codebook_size)
         # The token at place p predicts place p + 1; one latent frame before that is p + 1 - frame.
         earlier = torch.cat([nothing, history], dim=1)[:, start + 1 : start + 1 + n]
-        places = torch.arange(start + 1, start + 1 + n, device=indices.device)
-        return self._embed_pair(indices, earlier, tables) + self._embed_place(places)
+        places = torch.arange(start + 1, start + 1 + n, device=indices.device)[None]
+        return self._embed_pair(indices, earlier, tables) + self._embed_place(places, told)
 
     def _embed_pair(self, current: Tensor, earlier: Tensor, tables: Tables) -> Tensor:
         """An index and the one that stood, a latent frame earlier, where the next one will stand."""
         now = self.index_embedding.look_up(current, tables.current)
         return now + self.earlier_embedding.look_up(earlier, tables.earlier)
 
-    def _embed_place(self, place: Tensor) -> Tensor:
-        row, column = self.places[place % len(self.places)].unbind(-1)
-        return self.row_embedding(row) + self.column_embedding(column)
+    def _embed_place(self, places: Tensor, told: Told) -> Tensor:
+        """Where the index to predict will stand, int64 (B or 1, n), and what was done in its latent frame."""
+        row, column = self.places[places % len(self.places)].unbind(-1)
+        where = self.row_embedding(row) + self.column_embedding(column)
+        if told.frames is None:
+            return where
+        frame = (places[0] // self.config.indices_per_frame).clamp(max=told.frames.shape[1] - 1)
+        return where + told.frames[:, frame]
 
     def _flatten(self, indices: Tensor) -> Tensor:
         """Raster order, after a look at the shape."""

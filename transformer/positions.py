@@ -1,6 +1,6 @@
 """Where each token stands in space-time, and the rotary angles that follow from it.
 
-A token of the grid stands at (t, h, w). The condition prefix and BOS stand before the clip, at t = -2 and
+A token of the grid stands at (t, h, w). The condition prefix and BOS stand before the clip, at t = … -2 and
 t = -1, so that positions of the grid are the same with or without more conditions. Each attention head's
 32 rotary pairs are shared out: 12 turn with t, 10 with h, 10 with w.
 
@@ -12,21 +12,19 @@ from torch import Tensor
 
 from tokenreel.transformer.config import HEAD_DIM
 
-PREFIX = 2
-"""Tokens before the grid: the condition, then BOS."""
 BANDS = (12, 10, 10)
 """Rotary pairs of one head that turn with t, h, w."""
 LONGEST_PERIOD = 100.0
 """Grids are small: slower bands than this (in radians per step, inverted) would never tell positions apart."""
 
 
-def token_positions(grid: tuple[int, int, int]) -> Tensor:
-    """Positions of all tokens of a window: int64 (PREFIX + T'·H'·W', 3), columns t, h, w, raster order."""
+def token_positions(grid: tuple[int, int, int], prefix: int) -> Tensor:
+    """Positions of all tokens of a window: int64 (prefix + T'·H'·W', 3), columns t, h, w, raster order."""
     t_lat, h_lat, w_lat = grid
     axes = torch.meshgrid(torch.arange(t_lat), torch.arange(h_lat), torch.arange(w_lat), indexing="ij")
     places = torch.stack(axes, dim=-1).reshape(-1, 3)
-    before = torch.zeros(PREFIX, 3, dtype=torch.int64)
-    before[:, 0] = torch.arange(-PREFIX, 0)
+    before = torch.zeros(prefix, 3, dtype=torch.int64)
+    before[:, 0] = torch.arange(-prefix, 0)
     return torch.cat([before, places])
 
 

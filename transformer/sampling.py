@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from tokenreel.transformer.condition_embedding import Told
+from tokenreel.transformer.conditions import Conditions
 from tokenreel.transformer.filters import SamplingSettings
 from tokenreel.transformer.model import VideoGPT
 from tokenreel.transformer.static_decoder import StaticDecoder
@@ -17,7 +19,7 @@ def sample_latent_frames(
     num_latent_frames: int,
     settings: SamplingSettings,
     seeds: Sequence[int],
-    labels: Tensor | None = None,
+    conditions: Conditions | None = None,
 ) -> Iterator[Tensor]:
     """Continue a prompt; yield each new latent frame as it is finished.
 
@@ -25,9 +27,9 @@ def sample_latent_frames(
         gpt: Trained model, in eval mode.
         prompt: int64 (B, t, H', W'), t >= 0: indices of the prompt frames; t = 0 is unconditional.
         num_latent_frames: New latent frames; t + new frames may not exceed the window T'.
-        settings: Temperature and filters.
+        settings: Temperature, filters, guidance.
         seeds: One per row; a row depends on its own seed alone, whatever the batch.
-        labels: int64 (B,) ids from ``gpt.config.label_ids``; None is no label.
+        conditions: Of all B clips, prompt and new frames, from ``gpt.config.conditions.tensors``; None is none.
 
     Yields:
         int64 (B, H', W').
@@ -35,24 +37,24 @@ def sample_latent_frames(
     Raises:
         ValueError: If the shapes do not fit, or the probabilities are not finite.
     """
-    _check(gpt, prompt, num_latent_frames, settings, seeds)
+    _check(gpt, prompt, num_latent_frames, settings, seeds, conditions)
     config, device = gpt.config, gpt.angles.device
     B, start = prompt.shape[0], prompt[0].numel()
     total = start + num_latent_frames * config.indices_per_frame
-    sequence = torch.zeros(B, total, dtype=torch.int64, device=device)
-    sequence[:, :start] = prompt.flatten(1)
+    copies = 2 if settings.guided else 1
+    sequence = torch.zeros(copies * B, total, dtype=torch.int64, device=device)
+    sequence[:, :start] = prompt.flatten(1).repeat(copies, 1)
     uniform = _uniforms(seeds, total - start, gpt.head.draws).to(device)
-    decoder = StaticDecoder(gpt, B)
+    decoder = StaticDecoder(gpt, copies * B)
 
-    if labels is None:
-        labels = torch.zeros(B, dtype=torch.int64, device=device)
     tables = gpt.tables()
-    tokens = gpt.embed_prefix(labels, tables)
+    told = _told(gpt, conditions, B, prompt.shape[1] + num_latent_frames, settings)
+    tokens = gpt.embed_prefix(told, tables)
     if start:
-        tokens = torch.cat([tokens, gpt.embed(sequence[:, :start], 0, tables)], dim=1)
+        tokens = torch.cat([tokens, gpt.embed(sequence[:, :start], 0, tables, told)], dim=1)
     for place in range(start, total):
         hidden = decoder.forward(tokens)[:, -1]
-        index = gpt.head.pick(hidden, tables.head, settings, uniform[:, place - start])
+        index = gpt.head.pick(hidden, tables.head, settings, uniform[:, place - start]).repeat(copies)
         sequence[:, place] = index
         if (place + 1) % config.indices_per_frame == 0:
             # One look per latent frame: a look per step would make the GPU wait for the host.
@@ -60,9 +62,18 @@ def sample_latent_frames(
                 raise ValueError(
                     f"logits are not finite at index {place}; the model's weights are damaged, train it again"
                 )
-            yield sequence[:, place + 1 - config.indices_per_frame : place + 1].view(B, *config.grid[1:])
+            yield sequence[:B, place + 1 - config.indices_per_frame : place + 1].view(B, *config.grid[1:])
         if place + 1 < total:
-            tokens = gpt.embed(index[:, None], place, tables, before=sequence[:, :place])
+            tokens = gpt.embed(index[:, None], place, tables, told, before=sequence[:, :place])
+
+
+def _told(gpt: VideoGPT, conditions: Conditions | None, B: int, t_lat: int, settings: SamplingSettings) -> Told:
+    """Conditions of the rows; if guided, then the same number of rows without any."""
+    told = gpt.conditions((conditions or Conditions()).to(gpt.angles.device), B, t_lat)
+    if not settings.guided:
+        return told
+    untold = gpt.conditions(Conditions(), B, t_lat)
+    return Told(*(None if a is None or b is None else torch.cat([a, b]) for a, b in zip(told, untold, strict=True)))  # type: ignore[arg-type]
 
 
 def sample_indices(
@@ -71,10 +82,10 @@ def sample_indices(
     num_latent_frames: int,
     settings: SamplingSettings,
     seeds: Sequence[int],
-    labels: Tensor | None = None,
+    conditions: Conditions | None = None,
 ) -> Tensor:
     """Prompt and continuation together: int64 (B, t + new, H', W'); see :func:`sample_latent_frames`."""
-    new = list(sample_latent_frames(gpt, prompt, num_latent_frames, settings, seeds, labels))
+    new = list(sample_latent_frames(gpt, prompt, num_latent_frames, settings, seeds, conditions))
     return torch.cat([prompt, torch.stack(new, dim=1)], dim=1)
 
 
@@ -85,7 +96,12 @@ def _uniforms(seeds: Sequence[int], count: int, draws: int) -> Tensor:
 
 
 def _check(
-    gpt: VideoGPT, prompt: Tensor, num_latent_frames: int, settings: SamplingSettings, seeds: Sequence[int]
+    gpt: VideoGPT,
+    prompt: Tensor,
+    num_latent_frames: int,
+    settings: SamplingSettings,
+    seeds: Sequence[int],
+    conditions: Conditions | None,
 ) -> None:
     grid = gpt.config.grid
     if prompt.ndim != 4 or prompt.shape[2:] != grid[1:]:
@@ -98,3 +114,10 @@ def _check(
             f"new one and at most {grid[0]} together, the window this GPT was trained on"
         )
     settings.check_codebook(gpt.config.head_sizes)
+    if settings.guided and (conditions is None or conditions.empty):
+        known = (
+            " or ".join(gpt.config.conditions.kinds) or "nothing: it was trained without labels, captions and actions"
+        )
+        raise ValueError(
+            f"guidance {settings.guidance} needs a condition to strengthen, got none; this model takes {known}"
+        )
