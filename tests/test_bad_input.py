@@ -65,6 +65,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("pretended").mkdir()
         Path("pretended", "film.mp4").write_text("no video either")
         Path("file").write_text("")
+        Path("actions.json").write_text("[0, 0, 0, 0]")
+        Path("bad.jsonl").write_text('{"promt": "a red ball"}')
         shutil.copytree("tok", "unfinished", ignore=shutil.ignore_patterns("model", "checkpoints"))
         shutil.copytree("tokens", "cut")
         shard = Path("cut/train/shard-000000.tar")
@@ -143,8 +145,32 @@ CASES = {
     "text as video": (f"{SAMPLE} --input texts/a.txt --out new", "texts/a.txt"),
     "short video": (f"{SAMPLE} --input short.mp4 --out new", "short.mp4 has 2 frames at 10 fps, expected at least 4"),
     "label": (f"{SAMPLE} --label bird --out new", "label 'bird' is unknown to this model; it knows: "),
+    # conditions
+    "caption": (f"{SAMPLE} --prompt {'many+words+' * 99} --out new", r"has \d+ words, expected at most"),
+    "guidance without a condition": (
+        f"{SAMPLE} --prompt-frames 0 --guidance 2 --out new",
+        "guidance 2.0 needs a condition to strengthen, got none; this model takes labels or captions",
+    ),
+    "guidance": (f"{SAMPLE} --guidance -1 --out new", "guidance -1.0: expected 0"),
+    "actions for a model without": (
+        f"{SAMPLE} --actions actions.json --frames 4 --out new",
+        "got actions, but this model was trained without any",
+    ),
+    "too few actions": (f"{SAMPLE} --actions actions.json --frames 8 --out new", "got 4 actions for 8 new frames"),
+    "no actions": (f"{SAMPLE} --actions nowhere.json --out new", "there is no file nowhere.json"),
+    "a request": (f"{SAMPLE} --prompts bad.jsonl --out new", "bad.jsonl, line 1: got .* expected a JSON object with"),
+    "a kind of condition": (f"{GPT} --shards tokens --conditions colours --run new", "colours"),
+    "context noise": (
+        f"{GPT} --shards tokens --context-noise 1 --run new",
+        r"context_noise 1.0: expected a share in \[0, 1\)",
+    ),
+    "condition dropout": (
+        f"{GPT} --shards tokens --condition-dropout 2 --run new",
+        "condition dropout 2.0: expected a share",
+    ),
     # numbers
-    "no samples": (f"{SAMPLE} --num-samples 0 --out new", "num_samples 0, seed 0: expected at least 1"),
+    "no samples": (f"{SAMPLE} --num-samples 0 --out new", "num_samples 0: expected at least 1"),
+    "a seed": (f"{SAMPLE} --seed -1 --out new", "seed -1: expected a whole number, 0 or more"),
     "top-k": (f"{SAMPLE} --top-k 26 --out new", "top_k 26 exceeds the codebook of 25 codes"),
     "temperature": (f"{SAMPLE} --temperature -1 --out new", "temperature -1.0: expected 0"),
     "steps": (f"{GPT} --steps 0 --run new", "steps 0: expected at least 1"),
@@ -199,7 +225,7 @@ CASES = {
     "unfinished validation shards": (f"{GPT} --shards stopped --run new", "stopped/val are unfinished; run"),
     "no cuda": (f"{TOKENIZER} --data world --run new --device cuda", "torch finds none; use --device cpu"),
     "no clips to judge": ("evaluate --model gpt --cache clips --clips 0 --out new", "clips 0, seed 0: expected"),
-    "a seed too large": (f"{SAMPLE} --seed 18446744073709551616 --out new", "expected at least 1, and 0 or more"),
+    "a seed too large": (f"{SAMPLE} --seed 18446744073709551616 --out new", "expected a whole number, 0 or more"),
     "weights cut short": ("sample --model damaged --out new", "damaged/model is damaged .*; copy it again"),
     "other settings": (
         f"{TOKENIZER} --data world --run tok --steps 2 --resume --seed 7",

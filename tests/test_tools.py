@@ -203,6 +203,34 @@ def test_labels_condition_samples(tmp_path: Path) -> None:
     assert shape_of(tmp_path / "sample_000.mp4")[0] == 16
 
 
+def test_captions_and_requests_condition_samples(tmp_path: Path) -> None:
+    config = VideoGPT.from_pretrained("gpt").config.conditions
+    assert config.kinds == ("labels", "captions") and config.caption_words >= 3
+    sample.main([*SAMPLE.split()[1:], "--prompt", "a red ball", "--num-samples", "2", "--out", str(tmp_path / "one")])
+    assert shape_of(tmp_path / "one/sample_001.mp4")[0] == 16, "a caption alone makes clips from nothing"
+    requests = [{"prompt": "a blue ball", "frames": 8, "format": "gif"}, {"label": config.labels[0], "seed": 5}]
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("\n".join(map(json.dumps, requests)))
+    call(f"{SAMPLE} --prompts {path} --out {tmp_path}/many --guidance 1.5")
+    assert shape_of(tmp_path / "many/sample_000.gif")[0] == 8
+    assert shape_of(tmp_path / "many/sample_001.mp4")[0] == 16
+
+
+def test_actions_are_learnt_and_said(tmp_path: Path) -> None:
+    call(f"make_world paddle --out {tmp_path}/w --count 3 --val-count 1 --size 32 --frames 16")
+    call(f"tokenize_dataset --data {tmp_path}/w --tokenizer tok --out {tmp_path}/tokens --cache {tmp_path}/clips")
+    call(f"{GPT.replace('tokens', f'{tmp_path}/tokens')} --run {tmp_path}/gpt --steps 2 --conditions actions")
+    config = VideoGPT.from_pretrained(tmp_path / "gpt").config.conditions
+    assert config.kinds == ("actions",) and config.action_names == ("stay", "left", "right")
+    (tmp_path / "actions.json").write_text(json.dumps(["left"] * 9))
+    command = f"{SAMPLE} --model {tmp_path}/gpt --num-samples 1 --cache {tmp_path}/clips"
+    for name, said in (("own", ""), ("left", f"--actions {tmp_path}/actions.json --frames 8")):
+        call(f"{command} {said} --out {tmp_path}/{name}")
+        assert shape_of(tmp_path / name / "sample_000.mp4")[0] == (12 if said else 16)
+    call(f"{command} --actions {tmp_path}/actions.json --out {tmp_path}/as-many")
+    assert shape_of(tmp_path / "as-many/sample_000.mp4")[0] == 12, "as many new frames as the actions allow"
+
+
 def test_a_gpt_of_two_factors_is_trained_resumed_judged_and_sampled(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

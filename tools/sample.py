@@ -111,9 +111,9 @@ def sample(config: Config) -> None:
 def _requests(config: Config) -> list[Request]:
     """One per clip, seeds and formats filled in."""
     read = read_requests(config.prompts) if config.prompts else [Request()]
-    copies = config.num_samples or (1 if config.prompts else NUM_SAMPLES)
-    if copies < 1 or (config.num_samples is not None and config.num_samples < 1):
-        raise ValueError(f"num_samples {config.num_samples}: expected at least 1")
+    copies = (1 if config.prompts else NUM_SAMPLES) if config.num_samples is None else config.num_samples
+    if copies < 1:
+        raise ValueError(f"num_samples {copies}: expected at least 1")
     actions = read_actions(config.actions) if config.actions else None
     general = Request(config.prompt, config.label, actions, None, config.frames, config.format)
     every = [request.over(general) for request in read for _ in range(copies)]
