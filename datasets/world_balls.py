@@ -1,9 +1,11 @@
 """The world `balls`: coloured discs that bounce off the walls and off each other without losing energy."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from tokenreel.datasets.world_combinations import Combination, all_combinations, caption, drawn_combination
 from tokenreel.datasets.world_episode import Canvas, Color, Episode
 
 # Saturated and far from each other and from the background, so that a tracker can tell them apart.
@@ -17,10 +19,20 @@ COLORS: dict[str, Color] = {
 }
 BACKGROUND: Color = (22, 22, 26)
 OCCLUDER: Color = (112, 112, 118)
+RADIUS = (0.08, 0.11)
+"""Smallest and largest of a ball, as a share of the frame's size."""
 LABELS = ["one ball", "two balls", "three balls"]
 
 
-def simulate_balls(seed: int, size: int, frames: int, *, occluder: bool = False) -> Episode:
+def simulate_balls(
+    seed: int,
+    size: int,
+    frames: int,
+    *,
+    occluder: bool = False,
+    twins: bool = False,
+    combinations: Sequence[Combination] | None = None,
+) -> Episode:
     """Simulate one clip of the world `balls`.
 
     Between events the balls move straight, so the time of the next collision is known exactly: nothing ever
@@ -31,6 +43,8 @@ def simulate_balls(seed: int, size: int, frames: int, *, occluder: bool = False)
         size: Height and width in pixels.
         frames: Length T.
         occluder: Put a grey vertical bar in front; the balls move on behind it.
+        twins: Several balls may have the same colour.
+        combinations: Draw the colours from these alone; None: from all.
 
     Returns:
         An episode whose states are `names` and `colors` (n balls), `background`, `radius` (n, pixels),
@@ -39,9 +53,9 @@ def simulate_balls(seed: int, size: int, frames: int, *, occluder: bool = False)
         ([left, right] in pixels, or None).
     """
     rng = np.random.default_rng(seed)
-    n = int(rng.integers(1, 4))
-    names = [list(COLORS)[i] for i in sorted(rng.choice(len(COLORS), n, replace=False))]
-    radius = rng.uniform(0.08, 0.11, n) * size
+    names = _drawn_names(rng, twins, combinations)
+    n = len(names)
+    radius = rng.uniform(*RADIUS, n) * size
     start = _placed(rng, radius, size)
     speed = rng.uniform(0.015, 0.04, n) * size
     heading = rng.uniform(0, 2 * math.pi, n)
@@ -68,12 +82,14 @@ def simulate_balls(seed: int, size: int, frames: int, *, occluder: bool = False)
         "visible": (fraction > 0).tolist(),
         "occluder": None if bar is None else [round(edge, 4) for edge in bar],
     }
-    return Episode(canvas.finished(), states, _caption(names), LABELS[n - 1])
+    return Episode(canvas.finished(), states, caption(names), LABELS[n - 1])
 
 
-def _caption(names: list[str]) -> str:
-    balls = [f"a {name} ball" for name in names]
-    return balls[0] if len(balls) == 1 else f"{', '.join(balls[:-1])} and {balls[-1]}"
+def _drawn_names(rng: np.random.Generator, twins: bool, combinations: Sequence[Combination] | None) -> list[str]:
+    if twins or combinations is not None:
+        return list(drawn_combination(rng, combinations or all_combinations(list(COLORS), twins)))
+    n = int(rng.integers(1, 4))
+    return [list(COLORS)[i] for i in sorted(rng.choice(len(COLORS), n, replace=False))]
 
 
 def _placed(rng: np.random.Generator, radius: np.ndarray, size: int) -> np.ndarray:

@@ -1,7 +1,9 @@
 """The world `paddle`: a small game in which a paddle at the bottom catches a ball, one action per frame."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +17,9 @@ LABELS = ["paddle"]
 # All lengths as a share of the frame's size.
 _WALL = 1 / 32
 _RADIUS = 0.055
-_PADDLE_HALF_WIDTH = 0.13
-_PADDLE_TOP, _PADDLE_BOTTOM = 0.89, 0.94
-_PADDLE_SPEED = 0.045
+PADDLE_HALF_WIDTH = 0.13
+PADDLE_TOP, PADDLE_BOTTOM = 0.89, 0.94
+PADDLE_SPEED = 0.045
 _BALL_SPEED = 0.048
 _STEEPEST = math.radians(55)  # from the vertical, when the ball meets the paddle's very end
 _NEW_BALL_ANGLE = math.radians(25)
@@ -51,11 +53,11 @@ class Game:
 
     def step(self, action: int) -> None:
         """Move the paddle by the action, then the ball, by one frame."""
-        end = _WALL + _PADDLE_HALF_WIDTH
-        self.paddle += (0, -_PADDLE_SPEED, _PADDLE_SPEED)[action]
+        end = _WALL + PADDLE_HALF_WIDTH
+        self.paddle += (0, -PADDLE_SPEED, PADDLE_SPEED)[action]
         self.paddle = min(max(self.paddle, end), 1 - end)
 
-        before, surface = self.y, _PADDLE_TOP - _RADIUS
+        before, surface = self.y, PADDLE_TOP - _RADIUS
         self.x += self.vx
         self.y += self.vy
         low, high = _WALL + _RADIUS, 1 - _WALL - _RADIUS
@@ -72,7 +74,7 @@ class Game:
             self.new_ball()
 
     def _meet_paddle(self, surface: float) -> None:
-        offset = (self.x - self.paddle) / (_PADDLE_HALF_WIDTH + _RADIUS / 2)
+        offset = (self.x - self.paddle) / (PADDLE_HALF_WIDTH + _RADIUS / 2)
         if abs(offset) > 1:
             return
         self.catches += 1
@@ -99,7 +101,7 @@ class Player:
             self.whim_frames -= 1
             return self.whim
         gap = game.x + self.error - game.paddle
-        if abs(gap) < _PADDLE_SPEED / 2:
+        if abs(gap) < PADDLE_SPEED / 2:
             return 0
         return 2 if gap > 0 else 1
 
@@ -142,7 +144,7 @@ def simulate_paddle(seed: int, size: int, frames: int) -> Episode:
         "catches": recorded[:, 5].astype(int).tolist(),
         "misses": recorded[:, 6].astype(int).tolist(),
         "radius": round(_RADIUS * size, 4),
-        "paddle_half_width": round(_PADDLE_HALF_WIDTH * size, 4),
+        "paddle_half_width": round(PADDLE_HALF_WIDTH * size, 4),
         "ball_color": list(COLORS["ball"]),
         "paddle_color": list(COLORS["paddle"]),
         "background": list(BACKGROUND),
@@ -151,12 +153,36 @@ def simulate_paddle(seed: int, size: int, frames: int) -> Episode:
     return Episode(painted, states, "a paddle catches a ball", LABELS[0], actions, list(ACTION_NAMES))
 
 
+def play_on(states: Mapping[str, Any], frame: int, actions: Sequence[int], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Play other actions from a state of a clip.
+
+    Args:
+        states: Of the clip, see :func:`simulate_paddle`.
+        frame: Frame from whose state to play.
+        actions: n of them; the first leads to the frame after `frame`.
+        size: Height and width of the clip in pixels.
+
+    Returns:
+        Frames uint8 `(n, size, size, 3)` and x of the paddle's centre, float64 `(n,)`, pixels. After a missed ball
+        the new one comes from a place of its own.
+    """
+    x, y, vx, vy, paddle = (
+        value / size for value in (*states["ball"][frame], *states["velocity"][frame], states["paddle"][frame])
+    )
+    game, history = Game(np.random.default_rng(0), x, y, vx, vy, paddle), []
+    for action in actions:
+        game.step(action)
+        history.append((game.x, game.y, game.paddle))
+    motion = np.array(history).reshape(-1, 3) * size
+    return _painted(motion[:, :2], motion[:, 2], size), motion[:, 2]
+
+
 def _painted(ball: np.ndarray, paddle: np.ndarray, size: int) -> np.ndarray:
     canvas = Canvas(len(ball), size, BACKGROUND)
     wall, still = _WALL * size, np.zeros(len(ball))
     canvas.discs(ball, _RADIUS * size, COLORS["ball"])
-    half = _PADDLE_HALF_WIDTH * size
-    canvas.boxes(paddle - half, paddle + half, _PADDLE_TOP * size, _PADDLE_BOTTOM * size, COLORS["paddle"])
+    half = PADDLE_HALF_WIDTH * size
+    canvas.boxes(paddle - half, paddle + half, PADDLE_TOP * size, PADDLE_BOTTOM * size, COLORS["paddle"])
     canvas.boxes(still, still + size, 0, wall, COLORS["wall"])
     canvas.boxes(still, still + wall, 0, size, COLORS["wall"])
     canvas.boxes(still + size - wall, still + size, 0, size, COLORS["wall"])

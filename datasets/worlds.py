@@ -13,6 +13,7 @@ from typing import Any
 
 from tokenreel.datasets import world_balls, world_paddle
 from tokenreel.datasets.video_writer import write_video
+from tokenreel.datasets.world_combinations import options_by_split
 from tokenreel.datasets.world_episode import Episode
 
 __all__ = ["WORLDS", "Episode", "WorldSettings", "simulate", "write_world"]
@@ -24,7 +25,8 @@ _SIMULATORS: dict[str, Callable[..., Episode]] = {
     "paddle": world_paddle.simulate_paddle,
 }
 _MODULES = {"balls": world_balls, "paddle": world_paddle}
-_OPTIONS: dict[str, set[str]] = {"balls": {"occluder"}, "paddle": set()}
+_CLIP_OPTIONS: dict[str, set[str]] = {"balls": {"occluder", "twins", "combinations"}, "paddle": set()}
+_WORLD_OPTIONS: dict[str, set[str]] = {"balls": {"occluder", "twins", "hold_out"}, "paddle": set()}
 WORLDS = tuple(_SIMULATORS)
 
 # One clip's seed is seed * _SEEDS + index, validation clips counted from the middle: no two clips of any
@@ -58,7 +60,8 @@ def simulate(world: str, seed: int, size: int, frames: int, **options: Any) -> E
         seed: Any integer >= 0; the same seed gives the same clip.
         size: Height and width in pixels, even, at least 32.
         frames: Length T, at least 1.
-        options: `occluder=True` for `balls`: a grey bar that hides what is behind it.
+        options: For `balls`: `occluder=True`, a grey bar that hides what is behind it; `twins=True`, several balls
+            may have one colour; `combinations`, tuples of colour names from which alone the balls are drawn.
 
     Returns:
         The episode; frames uint8 `(T, size, size, 3)`.
@@ -66,7 +69,7 @@ def simulate(world: str, seed: int, size: int, frames: int, **options: Any) -> E
     Raises:
         ValueError: Unknown world or option, or a number out of range.
     """
-    _check(world, size, frames, options)
+    _check(world, size, frames, options, _CLIP_OPTIONS)
     if seed < 0:
         raise ValueError(f"seed is {seed}; expected an integer of at least 0")
     return _SIMULATORS[world](seed, size, frames, **options)
@@ -99,7 +102,9 @@ def write_world(
         fps: Frames per second of the files, > 0.
         seed: Integer >= 0.
         progress: Called with (clips done, clips in all) after each clip.
-        options: The world's own options, see `simulate`.
+        options: For `balls`: `occluder` and `twins`, see `simulate`; `hold_out`, the share of the combinations of
+            two and of three balls that no training clip shows and all validation clips show. `world.json` lists
+            them as `held_out`.
 
     Returns:
         True if the world was written, False if it was already there.
@@ -109,9 +114,12 @@ def write_world(
         OSError: A file cannot be written.
     """
     out, options = Path(out), dict(options or {})
-    _check(world, size, frames, options)
+    _check(world, size, frames, options, _WORLD_OPTIONS)
     _check_counts(count, val_count, fps, seed)
-    settings = _settings(world, count, val_count, size, frames, fps, seed, options)
+    by_split, held_out = options_by_split(list(world_balls.COLORS), options, seed)
+    # An option at its default is the same world as the option left out.
+    told = {name: value for name, value in sorted(options.items()) if value} | held_out
+    settings = _settings(world, count, val_count, size, frames, fps, seed, told)
     finished, begun = out / "world.json", out / "world.json.partial"
     if finished.exists():
         _expect_same(finished, settings)
@@ -127,7 +135,7 @@ def write_world(
         sidecar = video.with_suffix(".json")
         # The sidecar is written after its video, so it stands for both.
         if not sidecar.exists():
-            episode = _SIMULATORS[world](clip_seed, size, frames, **options)
+            episode = _SIMULATORS[world](clip_seed, size, frames, **by_split[video.parent.name])
             write_video(video, episode.frames, fps)
             _write_json(sidecar, _sidecar(episode))
         if progress is not None:
@@ -137,12 +145,14 @@ def write_world(
     return True
 
 
-def _check(world: str, size: int, frames: int, options: Mapping[str, Any]) -> None:
+def _check(
+    world: str, size: int, frames: int, options: Mapping[str, Any], known_options: Mapping[str, set[str]]
+) -> None:
     if world not in _SIMULATORS:
         raise ValueError(f"unknown world {world!r}; expected one of {', '.join(WORLDS)}")
     for name in options:
-        if name not in _OPTIONS[world]:
-            known = ", ".join(sorted(_OPTIONS[world])) or "none"
+        if name not in known_options[world]:
+            known = ", ".join(sorted(known_options[world])) or "none"
             raise ValueError(f"world {world!r} has no option {name!r}; it knows: {known}")
     if size < 32 or size % 2:
         raise ValueError(f"size is {size}; expected an even number of at least 32, such as 64")
@@ -181,8 +191,7 @@ def _settings(
         "frames": frames,
         "fps": fps,
         "seed": seed,
-        # An option at its default is the same world as the option left out.
-        "options": {name: value for name, value in sorted(options.items()) if value},
+        "options": options,
         "labels": module.LABELS,
         "colors": {name: list(color) for name, color in module.COLORS.items()},
         "background": list(module.BACKGROUND),

@@ -1,8 +1,10 @@
-"""Find coloured discs in frames, and say how far they are from where they should be.
+"""Find coloured discs and bars in frames, and say how far they are from where they should be.
 
 Meant for frames a model made: blurred, noisy, with stray pixels. Positions are in pixels from the top left
 corner, x right and y down; the centre of the first pixel is (0.5, 0.5).
 """
+
+import math
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -55,10 +57,31 @@ def track_discs(frames: np.ndarray, colors: ArrayLike, background: ArrayLike, ex
         return positions
     # Frame by frame: memory stays small whatever the length.
     for t, frame in enumerate(frames):
-        shares = _color_shares(frame, palette, ground)
+        shares = color_shares(frame, palette, ground)
         for i, radius in enumerate(radii):
             positions[t, i] = _disc_position(shares[i], float(radius))
     return positions
+
+
+def track_bar(
+    frames: np.ndarray, colors: ArrayLike, background: ArrayLike, width: float, rows: tuple[float, float]
+) -> np.ndarray:
+    """Find a bar that moves from side to side, in every frame on its own.
+
+    Args:
+        frames: uint8 `(T, H, W, 3)`, RGB.
+        colors: `(n, 3)`, RGB in 0..255: the bar's, then those of all else that may be in its rows.
+        background: `(3,)`, RGB in 0..255.
+        width: Of the bar, pixels.
+        rows: Its top and bottom edge, pixels.
+
+    Returns:
+        float64 `(T,)`, x of its centre in pixels; NaN where less than a quarter of it is to be seen.
+    """
+    palette, ground = np.asarray(colors, dtype=np.float32), np.asarray(background, dtype=np.float32)
+    inside = slice(math.ceil(rows[0]), math.floor(rows[1]))
+    found = [_bar_position(color_shares(frame[inside], palette, ground)[0].mean(axis=0), width) for frame in frames]
+    return np.array(found, dtype=np.float64)
 
 
 def position_error(predicted: ArrayLike, truth: ArrayLike, size: float) -> np.ndarray:
@@ -89,15 +112,27 @@ def position_error(predicted: ArrayLike, truth: ArrayLike, size: float) -> np.nd
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _color_shares(frame: np.ndarray, colors: np.ndarray, background: np.ndarray) -> np.ndarray:
-    """How much of each pixel is made of each colour; float32 (n, H, W) in [0, 1]."""
+def color_shares(
+    frame: np.ndarray, colors: np.ndarray, background: np.ndarray, scale: float = _COLOR_SCALE
+) -> np.ndarray:
+    """How much of each pixel is made of each colour.
+
+    Args:
+        frame: uint8 (H, W, 3).
+        colors: float32 (n, 3).
+        background: float32 (3,).
+        scale: Distance in RGB (0..255) at which a pixel's colour counts as clearly another one.
+
+    Returns:
+        float32 (n, H, W) in [0, 1].
+    """
     pixel = frame.astype(np.float32) - background
     direction = colors - background
     length_squared = np.maximum((direction**2).sum(axis=1), 1)
     # The nearest point on the line from the background to the colour.
     share = np.clip(np.einsum("hwc,nc->nhw", pixel, direction) / length_squared[:, None, None], 0, 1)
     rest = pixel[None] - share[..., None] * direction[:, None, None, :]
-    badness = (rest**2).sum(axis=-1) / (2 * _COLOR_SCALE**2)
+    badness = (rest**2).sum(axis=-1) / (2 * scale**2)
     likeness = np.exp(-badness)
     return share * likeness / (likeness.sum(axis=0) + np.exp(-(_FOREIGN**2) / 2))
 
@@ -106,7 +141,7 @@ def _disc_position(share: np.ndarray, radius: float) -> tuple[float, float]:
     """Centre (x, y) of the disc in one share map (H, W); NaN twice if there is none."""
     height, width = share.shape
     ys, xs = np.arange(height) + 0.5, np.arange(width) + 0.5
-    gathered = _gather(share, radius)
+    gathered = gathered_in_circle(share, radius)
     row, column = np.unravel_index(int(gathered.argmax()), gathered.shape)
     x, y = float(xs[column]), float(ys[row])
     for _ in range(_CENTERING_STEPS):
@@ -121,8 +156,22 @@ def _disc_position(share: np.ndarray, radius: float) -> tuple[float, float]:
     return x, y
 
 
-def _gather(share: np.ndarray, radius: float) -> np.ndarray:
-    """Sum of the shares in a circle around each pixel, (H, W)."""
+def _bar_position(profile: np.ndarray, width: float) -> float:
+    """Centre of the stretch of `width` in (W,) that holds most; NaN if that is not much."""
+    xs = np.arange(len(profile)) + 0.5
+    reach = width / 2
+    x = float(xs[np.argmax([profile[np.abs(xs - center) < reach].sum() for center in xs])])
+    for _ in range(_CENTERING_STEPS):
+        weight = profile * np.clip(reach + 1.5 - np.abs(xs - x), 0, 1)
+        mass = float(weight.sum())
+        if mass < _LEAST_SHARE * width:
+            return np.nan
+        x = float((weight * xs).sum()) / mass
+    return x
+
+
+def gathered_in_circle(share: np.ndarray, radius: float) -> np.ndarray:
+    """Sum of the shares in a circle of `radius` pixels around each pixel, (H, W) from (H, W)."""
     height, width = share.shape
     reach = int(np.ceil(radius))
     offsets = np.arange(-reach, reach + 1)

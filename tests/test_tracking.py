@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from tokenreel.datasets import world_paddle
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.datasets.world_balls import BACKGROUND, COLORS
 from tokenreel.datasets.world_episode import Canvas
 from tokenreel.datasets.worlds import Episode, simulate
-from tokenreel.evaluation.tracking import position_error, track_discs
+from tokenreel.evaluation.tracking import position_error, track_bar, track_discs
 
 
 def tracked(episode: Episode, frames: np.ndarray) -> np.ndarray:
@@ -113,6 +114,23 @@ def test_hidden_truth_is_left_out() -> None:
     found = np.array([[[2.0, 4.0], [9.0, 9.0]], [[1.0] * 2] * 2])
     error = position_error(found, truth, 64)
     assert error[0] == 2 and np.isnan(error[1])
+
+
+def test_the_paddle_is_found_within_a_fraction_of_a_pixel() -> None:
+    colors = [world_paddle.COLORS[name] for name in ("paddle", "ball", "wall")]
+    width, rows = 2 * 0.13 * 64, (0.89 * 64, 0.94 * 64)
+    for seed in range(6):
+        episode = simulate("paddle", seed, 64, 40)
+        truth = np.array(episode.states["paddle"])
+        for frames, allowed in (
+            (episode.frames, 0.2),
+            (noisy(episode.frames, 15), 0.5),
+            (blurred(episode.frames, 1), 1.2),
+        ):
+            error = np.abs(track_bar(frames, colors, world_paddle.BACKGROUND, width, rows) - truth)
+            assert error.mean() < 0.15 and error.max() < allowed
+    empty = np.full((2, 64, 64, 3), world_paddle.BACKGROUND, np.uint8)
+    assert np.isnan(track_bar(empty, colors, world_paddle.BACKGROUND, width, rows)).all()
 
 
 def test_bad_input() -> None:

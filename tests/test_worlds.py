@@ -1,6 +1,7 @@
 import json
 import math
 import os
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,11 @@ import numpy as np
 import pytest
 
 from tokenreel.datasets import worlds
+from tokenreel.datasets.clip_record import ClipRecord
 from tokenreel.datasets.world_balls import COLORS
-from tokenreel.datasets.world_paddle import Game
+from tokenreel.datasets.world_combinations import all_combinations, caption, held_out_combinations
+from tokenreel.datasets.world_paddle import ACTION_NAMES, Game, play_on
+from tokenreel.datasets.world_states import disc_states
 from tokenreel.datasets.worlds import simulate, write_world
 
 
@@ -93,6 +97,78 @@ def test_captions_and_labels_follow_the_balls() -> None:
     assert (caption, label) == (f"a {a} ball and a {b} ball", "two balls")
     (a, b, c), caption, label = seen[3]
     assert (caption, label) == (f"a {a} ball, a {b} ball and a {c} ball", "three balls")
+
+
+def test_golden_worlds() -> None:
+    """The embedded worlds are what published figures were measured on: they must stay the same clips."""
+    balls = simulate("balls", 0, 64, 3).states
+    assert balls["names"] == ["green", "blue", "magenta"] and balls["radius"] == [5.1517, 6.6815, 6.8725]
+    assert balls["positions"][2] == [[25.1063, 27.3814], [6.8752, 10.0817], [37.5825, 35.2534]]
+    paddle = simulate("paddle", 0, 64, 3)
+    assert paddle.states["ball"][2] == [34.5131, 10.4819] and paddle.states["paddle"][2] == 36.2646
+
+
+def test_twins_are_counted_in_captions() -> None:
+    assert caption(["red"]) == "a red ball"
+    assert caption(["red", "red", "green"]) == "two red balls and a green ball"
+    assert caption(["red", "blue", "blue"]) == "a red ball and two blue balls"
+    assert caption(["blue"] * 3) == "three blue balls"
+    drawn = Counter()
+    for seed in range(400):
+        episode = simulate("balls", seed, 32, 1, twins=True)
+        names = tuple(episode.states["names"])
+        assert list(names) == sorted(names, key=list(COLORS).index) and episode.caption == caption(names)
+        assert [list(COLORS[name]) for name in names] == episode.states["colors"]
+        drawn[names] += 1
+    numbers = Counter(len(names) for names in drawn.elements())
+    assert len(all_combinations(list(COLORS), twins=True)) == 6 + 21 + 56 and len(drawn) > 75
+    assert numbers[1] > 40 and numbers[2] > 90 and numbers[3] > 160, "every number of balls should be met often"
+
+
+@pytest.mark.parametrize("twins", [True, False])
+@pytest.mark.parametrize("seed", range(5))
+def test_what_is_held_out_is_new_only_as_a_combination(twins: bool, seed: int) -> None:
+    everything = all_combinations(list(COLORS), twins)
+    held_out = held_out_combinations(everything, 0.2, seed)
+    assert held_out == held_out_combinations(everything, 0.2, seed) != held_out_combinations(everything, 0.2, seed + 1)
+    sizes = Counter(map(len, held_out))
+    assert sizes == ({2: 4, 3: 11} if twins else {2: 3, 3: 4})
+    shown = [balls for balls in everything if balls not in held_out]
+    for name in COLORS:
+        assert {len(balls) for balls in shown if name in balls} == {1, 2, 3}
+        assert {balls.count(name) for balls in shown} == {balls.count(name) for balls in everything}
+
+
+def test_held_out_combinations_are_validation_and_nothing_else(tmp_path: Path) -> None:
+    options = {"twins": True, "hold_out": 0.2}
+    write(tmp_path, count=40, val_count=20, frames=1, options=options)
+    told = json.loads((tmp_path / "world.json").read_text())["options"]
+    assert set(told) == {"twins", "hold_out", "held_out"} and len(told["held_out"]) == 15
+    for split, expected in (("train", False), ("val", True)):
+        for file in (tmp_path / split).glob("*.json"):
+            sidecar = json.loads(file.read_text())
+            assert (sidecar["states"]["names"] in told["held_out"]) is expected
+            assert sidecar["caption"] == caption(sidecar["states"]["names"])
+    assert write(tmp_path, count=40, val_count=20, frames=1, options=options) is False
+
+
+def test_twins_have_no_states_by_colour(tmp_path: Path) -> None:
+    record = ClipRecord("a", "val/00000.mp4", "val", 0, 5, 32, 32, 10, 10, 5, "1/10", 0, "")
+    write(tmp_path / "plain")
+    write(tmp_path / "twins", options={"twins": True})
+    assert disc_states(tmp_path / "plain", record) is not None
+    assert disc_states(tmp_path / "twins", record) is None
+
+
+def test_other_actions_are_played_from_a_known_state() -> None:
+    episode = simulate("paddle", 1, 64, 40)
+    assert episode.actions is not None and episode.states["misses"][-1] == 0
+    frames, paddle = play_on(episode.states, 4, episode.actions[4:-1], 64)
+    np.testing.assert_allclose(paddle, episode.states["paddle"][5:], atol=1e-2)
+    assert np.abs(frames.astype(int) - episode.frames[5:]).max() <= 2  # states are rounded to 4 digits
+    for name, sign in (("left", -1), ("right", 1)):
+        _, moved = play_on(episode.states, 4, [ACTION_NAMES.index(name)] * 3, 64)
+        np.testing.assert_allclose(moved - episode.states["paddle"][4], sign * 2.88 * np.arange(1, 4), atol=1e-3)
 
 
 def test_occluder_hides_what_the_flags_say() -> None:
@@ -235,6 +311,9 @@ def test_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
         ({"fps": 0}, "fps is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"world": "paddle", "options": {"occluder": True}}, "no option 'occluder'"),
+        ({"world": "paddle", "options": {"twins": True}}, "no option 'twins'; it knows: none"),
+        ({"options": {"hold_out": 1.5}}, "hold_out is 1.5; expected a share between 0 and 1"),
+        ({"options": {"hold_out": 0.9}}, "hold_out is 0.9.*expected at most 0.[4-8].*never be seen in training"),
     ],
 )
 def test_bad_settings_write_nothing(tmp_path: Path, changed: dict, message: str) -> None:
@@ -252,6 +331,9 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert json.loads((tmp_path / "w/train/00000.json").read_text())["states"]["occluder"] is not None
     main([*arguments, "--frames", "3", "--occluder"])
     assert "already there" in capsys.readouterr().out
+    main([*arguments[:2], str(tmp_path / "t"), *arguments[3:], "--frames", "3", "--twins", "--hold-out", "0.1"])
+    options = json.loads((tmp_path / "t/world.json").read_text())["options"]
+    assert options["twins"] is True and options["hold_out"] == 0.1 and len(options["held_out"]) == 8
     with pytest.raises(SystemExit) as stop:
         main([*arguments, "--frames", "4"])
     assert stop.value.code == 2

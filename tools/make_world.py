@@ -1,6 +1,7 @@
 """Make an embedded world: a folder of videos with known captions, labels, actions and states.
 
     python tools/make_world.py balls --out data/balls --count 600 --size 64 --frames 48 --seed 0
+    python tools/make_world.py balls --twins --hold-out 0.2 --out data/twins
     python tools/make_world.py paddle
 
 Nothing is downloaded. The folder has the form your own videos would have (train/*.mp4, val/*.mp4, a JSON file
@@ -29,12 +30,17 @@ class Config(WorldSettings):
     """Folder to write; default: data/ and the world's name."""
     occluder: bool = False
     """Only balls: a grey bar that hides what is behind it."""
+    twins: bool = False
+    """Only balls: several may have one colour, and captions count them: "two red balls and a green ball"."""
+    hold_out: float = 0.0
+    """Only balls: share of the combinations of colours that no training clip shows and every validation clip does."""
 
 
 def make_world(config: Config) -> None:
     """Write the world and say where it is."""
     out = config.out if config.out is not None else Path("data") / config.world
-    options = {"occluder": True} if config.occluder else {}
+    chosen = {name: getattr(config, name) for name in ("occluder", "twins", "hold_out")}
+    options = {name: value for name, value in chosen.items() if value}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -1,0 +1,79 @@
+"""Do captions and actions steer? Judged by the known state of the embedded worlds.
+
+    python tools/make_world.py balls --twins --hold-out 0.2 --out data/twins
+    python tools/make_world.py paddle
+    (train a tokenizer and a GPT on each)
+    python benchmarks/conditioning.py --captions-model runs/twins/gpt --paddle-model runs/paddle/gpt --out runs/c.json
+
+Captions: clips from nothing, for combinations of colours that training held out and for those it showed; how many
+show exactly the balls that the caption names. Actions: validation clips continued under four orders; where the
+paddle is, beside where the game itself puts it from the same state. Pictures of both lie beside the JSON.
+"""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+import torch
+from conditioning_captions import caption_rows
+from conditioning_paddle import PROMPT_FRAMES, paddle_rows
+from PIL import Image
+from report import report
+
+from tokenreel.evaluation.film_strip import film_strip
+from tokenreel.generation import VideoModel
+from tokenreel.training.hardware import DeviceName, keep_freed_memory, pick_device
+from tokenreel.transformer import SamplingSettings
+from tokenreel.transformer.pretrained import data_of
+
+NOTE = (
+    "Alternative: the same model and seeds without the caption or the actions. Limit: true clips through the "
+    "tokenizer, judged alike. {samples} samples per case where there are so many; temperature {temperature}, "
+    "top-p {top_p}, guidance {guidance} for captions, {paddle_guidance} for actions."
+)
+
+
+def main() -> None:
+    """Run the command line."""
+    plain = SamplingSettings()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--captions-model", type=Path, help="GPT of a world of balls with twins and --hold-out")
+    parser.add_argument("--paddle-model", type=Path, help="GPT of the world paddle")
+    parser.add_argument("--samples", type=int, default=200, help="clips per case")
+    parser.add_argument("--temperature", type=float, default=plain.temperature)
+    parser.add_argument("--top-p", type=float, default=0.9, help="as tools/sample.py")
+    parser.add_argument("--guidance", type=float, default=plain.guidance, help="for captions")
+    parser.add_argument("--paddle-guidance", type=float, default=plain.guidance, help="for actions")
+    parser.add_argument("--device", choices=get_args(DeviceName), default="auto")
+    parser.add_argument("--cache", type=Path, default=Path("runs/clips"), help="folder of decoded videos")
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/conditioning.json"), help="JSON file")
+    arguments = parser.parse_args()
+    if arguments.captions_model is None and arguments.paddle_model is None:
+        parser.error("give --captions-model or --paddle-model, or both")
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    device = pick_device(arguments.device)
+    settings = {
+        name: SamplingSettings(temperature=arguments.temperature, top_p=arguments.top_p, guidance=guidance)
+        for name, guidance in (("captions", arguments.guidance), ("paddle", arguments.paddle_guidance))
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    rows = []
+    if arguments.captions_model is not None:
+        model = VideoModel.from_pretrained(arguments.captions_model, device)
+        world = Path(data_of(arguments.captions_model)["folder"])
+        table, clips = caption_rows(model, world, arguments.samples, settings["captions"])
+        rows += table
+        strip = film_strip(clips[:8], every=4, scale=2)
+        Image.fromarray(strip).save(arguments.out.with_name(f"{arguments.out.stem}_captions.png"))
+    if arguments.paddle_model is not None:
+        model, origin = VideoModel.from_pretrained(arguments.paddle_model, device), data_of(arguments.paddle_model)
+        table, clips = paddle_rows(model, origin, arguments.samples, settings["paddle"], arguments.cache)
+        rows += table
+        strip = film_strip(clips, prompt_frames=PROMPT_FRAMES, every=2, scale=2)
+        Image.fromarray(strip).save(arguments.out.with_name(f"{arguments.out.stem}_paddle.png"))
+    report(rows, arguments.out, NOTE.format(**vars(arguments)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The caption part of benchmarks/conditioning.py: does a clip made from nothing show what its caption says?"""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from conditioned_clips import continued, through_tokenizer
+from report import row
+
+from tokenreel.datasets.world_balls import BACKGROUND, COLORS, RADIUS
+from tokenreel.datasets.world_combinations import Combination, all_combinations, caption
+from tokenreel.datasets.world_states import WORLD_FILE
+from tokenreel.datasets.worlds import simulate
+from tokenreel.evaluation.counting import clip_count, count_discs
+from tokenreel.generation import VideoModel
+from tokenreel.transformer import ClipConditions, SamplingSettings
+
+FRESH_SEED = 2**62
+"""Of clips for the ceiling: no world on disk has them."""
+
+
+def caption_rows(
+    model: VideoModel, world: Path, samples: int, settings: SamplingSettings
+) -> tuple[list[dict[str, Any]], list[tuple[str, np.ndarray]]]:
+    """Judge captions of combinations that training held out, and of those it showed.
+
+    Args:
+        model: Trained on a world of balls with combinations held out.
+        world: Folder of that world.
+        samples: Clips per kind of caption.
+        settings: Of the sampler.
+
+    Returns:
+        Rows, and (caption, clip) pairs of held-out combinations to look at.
+    """
+    table: list[dict[str, Any]] = []
+    shown: list[tuple[str, np.ndarray]] = []
+    for case, combinations in _combinations(world).items():
+        order = np.random.default_rng(0).permutation(len(combinations))
+        wanted = [combinations[order[i % len(order)]] for i in range(samples)]
+        right = np.array([[Counter(balls)[name] for name in COLORS] for balls in wanted])
+        nothing = np.zeros((samples, 0, *model.frame_size, 3), np.uint8)
+        told = continued(model, nothing, [ClipConditions(caption=caption(balls)) for balls in wanted], settings)
+        # Guidance has nothing to strengthen here.
+        untold = continued(model, nothing, [ClipConditions()] * samples, replace(settings, guidance=1.0))
+        true = through_tokenizer(model, _true_clips(model, wanted))
+        judged = [_counts(clips) for clips in (told, untold, true)]
+        table += [row(case, metric, "share", *figures) for metric, figures in _figures(judged, right).items()]
+        if not shown:
+            shown = [(caption(balls), clip) for balls, clip in zip(wanted, told, strict=True)]
+    return table, shown
+
+
+def _combinations(world: Path) -> dict[str, list[Combination]]:
+    path = world / WORLD_FILE
+    options = json.loads(path.read_text())["options"] if path.is_file() else {}
+    held_out = [tuple(balls) for balls in options.get("held_out", ())]
+    if not held_out:
+        raise ValueError(
+            f"{path} names no combinations held out; train the model on a world made with "
+            "tools/make_world.py balls --twins --hold-out 0.2"
+        )
+    everything = all_combinations(list(COLORS), options.get("twins", False))
+    return {"held-out captions": held_out, "training captions": [b for b in everything if b not in held_out]}
+
+
+def _true_clips(model: VideoModel, wanted: list[Combination]) -> np.ndarray:
+    """New clips of the world with these balls."""
+    size = model.frame_size[0]
+    seeds = range(FRESH_SEED, FRESH_SEED + len(wanted))
+    clips = (
+        simulate("balls", seed, size, model.window, combinations=[balls])
+        for seed, balls in zip(seeds, wanted, strict=True)
+    )
+    return np.stack([clip.frames for clip in clips])
+
+
+def _counts(clips: np.ndarray) -> np.ndarray:
+    """Balls of each colour that a clip shows in most frames: int64 (B, colours)."""
+    low, high = (share * clips.shape[2] for share in RADIUS)
+    colors = list(COLORS.values())
+    return np.array([clip_count(count_discs(clip, colors, BACKGROUND, (low, high))) for clip in clips])
+
+
+def _figures(judged: list[np.ndarray], right: np.ndarray) -> dict[str, list[float]]:
+    """Of each set of clips, the shares that are right in all, in part, and by number of balls."""
+    balls = right.sum(axis=1)
+    figures = {
+        "colours and counts right": [(found == right).all(axis=1) for found in judged],
+        "colours right": [((found > 0) == (right > 0)).all(axis=1) for found in judged],
+        "number of balls right": [found.sum(axis=1) == balls for found in judged],
+    }
+    every = figures["colours and counts right"]
+    parts = {f"of clips with {n}": balls == n for n in np.unique(balls)}
+    parts["of clips with a colour twice or more"] = right.max(axis=1) > 1
+    figures |= {f"colours and counts right, {name}": [hit[part] for hit in every] for name, part in parts.items()}
+    return {name: [float(hit.mean()) for hit in hits] for name, hits in figures.items() if len(hits[0])}
