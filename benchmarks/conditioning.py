@@ -1,13 +1,14 @@
-"""Do captions and actions steer? Judged by the known state of the embedded worlds.
+"""Do captions and actions steer? Judged by the known state of the embedded worlds, and on a real game.
 
     python tools/make_world.py balls --twins --hold-out 0.2 --out data/twins
     python tools/make_world.py paddle
     (train a tokenizer and a GPT on each)
-    python benchmarks/conditioning.py --captions-model runs/twins/gpt --paddle-model runs/paddle/gpt --out runs/c.json
+    python benchmarks/conditioning.py --captions-model A --paddle-model B --breakout-model C --out runs/c.json
 
 Captions: clips from nothing, for combinations of colours that training held out and for those it showed; how many
 show exactly the balls that the caption names. Actions: validation clips continued under four orders; where the
-paddle is, beside where the game itself puts it from the same state. Pictures of both lie beside the JSON.
+paddle is, beside where the game itself puts it from the same state; on recorded Breakout (videos with actions,
+--size 80 --width 64 --fps 0) beside what really happened. Pictures lie beside the JSON.
 """
 
 import argparse
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import get_args
 
 import torch
+from conditioning_breakout import PROMPT_FRAMES as BREAKOUT_PROMPT
+from conditioning_breakout import breakout_rows
 from conditioning_captions import caption_rows
 from conditioning_paddle import PROMPT_FRAMES, paddle_rows
 from PIL import Image
@@ -39,6 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--captions-model", type=Path, help="GPT of a world of balls with twins and --hold-out")
     parser.add_argument("--paddle-model", type=Path, help="GPT of the world paddle")
+    parser.add_argument("--breakout-model", type=Path, help="GPT of Breakout with actions, 80 x 64 pixels")
     parser.add_argument("--samples", type=int, default=200, help="clips per case")
     parser.add_argument("--temperature", type=float, default=plain.temperature)
     parser.add_argument("--top-p", type=float, default=0.9, help="as tools/sample.py")
@@ -48,8 +52,8 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, default=Path("runs/clips"), help="folder of decoded videos")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/conditioning.json"), help="JSON file")
     arguments = parser.parse_args()
-    if arguments.captions_model is None and arguments.paddle_model is None:
-        parser.error("give --captions-model or --paddle-model, or both")
+    if not (arguments.captions_model or arguments.paddle_model or arguments.breakout_model):
+        parser.error("give --captions-model, --paddle-model or --breakout-model")
     torch.set_num_threads(1)
     keep_freed_memory()
     device = pick_device(arguments.device)
@@ -72,6 +76,12 @@ def main() -> None:
         rows += table
         strip = film_strip(clips, prompt_frames=PROMPT_FRAMES, every=2, scale=2)
         Image.fromarray(strip).save(arguments.out.with_name(f"{arguments.out.stem}_paddle.png"))
+    if arguments.breakout_model is not None:
+        model, origin = VideoModel.from_pretrained(arguments.breakout_model, device), data_of(arguments.breakout_model)
+        table, clips = breakout_rows(model, origin, arguments.samples, settings["paddle"], arguments.cache)
+        rows += table
+        strip = film_strip(clips, prompt_frames=BREAKOUT_PROMPT, every=1, scale=1)
+        Image.fromarray(strip).save(arguments.out.with_name(f"{arguments.out.stem}_breakout.png"))
     report(rows, arguments.out, NOTE.format(**vars(arguments)))
 
 

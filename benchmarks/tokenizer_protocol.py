@@ -30,7 +30,7 @@ from tokenreel.tokenizer.frames import to_video
 from tokenreel.tokenizer.losses import clip_errors, mean_psnr
 from tokenreel.training.hardware import keep_freed_memory, pick_precision
 from tokenreel.training.optimizer import build_optimizer
-from tokenreel.training.schedule import warmup_stable_decay
+from tokenreel.training.schedule import Schedule
 
 BATCH = 8
 STEPS = 500
@@ -129,9 +129,10 @@ def train(
         else build_optimizer(objective, recipe.lr, 0.0, torch.bfloat16 if bf16 else torch.float32)
     )
     psnr, spent, usage = {}, 0.0, CodebookUsage(recipe.config.codebook_size)
+    schedule = Schedule(recipe.steps, recipe.warmup, recipe.decay_share)
     for step, chosen in enumerate(order(len(clips.train), recipe.steps)):
         begin = time.process_time()
-        rate = recipe.lr * warmup_stable_decay(step, recipe.steps, recipe.warmup, recipe.decay_share)
+        rate = recipe.lr * schedule.factor(step)
         take_step(objective, steps_by, to_video(clips.train[chosen]), rate, bf16)
         spent += time.process_time() - begin
         if (step + 1) % EVALUATE_EVERY == 0 or step + 1 == recipe.steps:

@@ -21,7 +21,7 @@ from tokenreel.tokenizer import PRESETS, LossConfig, TokenizerObjective, VideoTo
 from tokenreel.tokenizer.frames import still_clip, to_frames, to_video
 from tokenreel.training.hardware import keep_freed_memory
 from tokenreel.training.optimizer import build_optimizer
-from tokenreel.training.schedule import warmup_stable_decay
+from tokenreel.training.schedule import Schedule
 
 Size = tuple[int, int, int]
 
@@ -60,7 +60,7 @@ def trained(sizes: Sequence[Size], steps: int, seed: int) -> VideoTokenizer:
         size = sizes[step % len(sizes)]
         count = max(1, round(PIXELS / np.prod(size)))
         video = to_video(world_clips(size, count, first_seed=(1 + seed) * 10**9 + step * 100))
-        rate = LR * warmup_stable_decay(step, steps, WARMUP, DECAY_SHARE)
+        rate = LR * Schedule(steps, WARMUP, DECAY_SHARE).factor(step)
         take_step(objective, optimizer, video, rate, bf16=False)
     return objective.tokenizer.eval()
 
