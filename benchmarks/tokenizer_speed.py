@@ -4,25 +4,21 @@
     python benchmarks/tokenizer_speed.py --compile --batches 8      # torch.compile beside it, minutes more
     python benchmarks/tokenizer_speed.py --device cuda              # preset base
 
-All cases take turns with the products that measure the ceiling, several rounds; medians. On a CPU the clock is the
-CPU time of one thread, which other processes disturb less, and in which VideoGPT was measured; on a GPU it is the
-time until the device has finished.
+All cases take turns with the products that measure the ceiling, several rounds; medians (benchmarks/timing.py). On a
+CPU the clock is the CPU time of one thread, in which VideoGPT was measured.
 """
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 from report import report, row
+from timing import Work, fastest, medians, products
 from tokenizer_protocol import protocol_config, take_step
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,7 +29,6 @@ from tokenreel.training.optimizer import build_optimizer
 Kind = Literal["train", "encode", "decode"]
 Precision = Literal["fp32", "bf16"]
 Peers = dict[tuple[Kind, int], float]
-Work = Callable[[], object]
 
 FRAMES = 16
 SIZES = {"protocol": 64, "protocol-vq": 64, "tiny": 64, "small": 64, "base": 128}
@@ -48,7 +43,6 @@ VIDEOGPT_MIB: Peers = {("train", 4): 814, ("encode", 4): 524, ("decode", 4): 526
 ELSEWHERE = "VideoGPT's small VQ-VAE in fp32, measured elsewhere on the same kind of core, one thread, CPU seconds"
 MEMORY_BATCH = 4
 """On a CPU; a GPU is asked about the largest batch."""
-SHORTEST = 0.05  # seconds that a timing lasts at least
 
 
 @dataclass(frozen=True)
@@ -131,50 +125,20 @@ def product_flops(case: Case) -> int:
     return sum(flops for op, flops in counter.get_flop_counts()["Global"].items() if "convolution" not in str(op))
 
 
-def products(case: Case) -> list[tuple[Work, int]]:
-    """Matrix products that show what the device can do in the case's precision: (work, operations)."""
-    dtype = torch.float32 if case.precision == "fp32" else torch.bfloat16
+def product_shapes(case: Case) -> list[tuple[int, int, int]]:
+    """Products (rows, inner, columns) among which is one that the device does fast."""
     width, rows = case.config.width, 8192
-    shapes = [(rows, width, 4 * width), (rows, 4 * width, width)]
-    shapes += [(1024,) * 3] if case.device == "cpu" else [(4096,) * 3, (8192,) * 3]
-    random = partial(torch.randn, device=case.device, dtype=dtype)
-    return [(partial(torch.matmul, random(n, k), random(k, m)), 2 * n * k * m) for n, k, m in shapes]
-
-
-def clock(device: str) -> float:
-    """CPU seconds of this process, or the time at which the GPU has finished."""
-    if device == "cpu":
-        return time.process_time()
-    torch.cuda.synchronize()
-    return time.perf_counter()
-
-
-def seconds(work: Work, device: str, repeats: int = 1) -> float:
-    """Seconds per call."""
-    begin = clock(device)
-    for _ in range(repeats):
-        work()
-    return (clock(device) - begin) / repeats
-
-
-def medians(works: Sequence[Work], device: str, rounds: int) -> list[float]:
-    """Seconds per call of each, measured in turn."""
-    for work in works:
-        work()  # a first call allocates, and compiles
-    repeats = [max(1, ceil(SHORTEST / seconds(work, device))) for work in works]
-    times: list[list[float]] = [[] for _ in works]
-    for _ in range(rounds):
-        for place, work in enumerate(works):
-            times[place].append(seconds(work, device, repeats[place]))
-    return [statistics.median(own) for own in times]
+    large = [(1024,) * 3] if case.device == "cpu" else [(4096,) * 3, (8192,) * 3]
+    return [(rows, width, 4 * width), (rows, 4 * width, width), *large]
 
 
 def measure(cases: list[Case], rounds: int) -> list[dict[str, Any]]:
     """Rows of speed, all cases of one model and one precision against the ceiling of their round."""
-    ceilings = products(cases[0])
+    dtype = torch.float32 if cases[0].precision == "fp32" else torch.bfloat16
+    ceilings = products(product_shapes(cases[0]), cases[0].device, dtype)
     works = [*(prepare(case) for case in cases), *(work for work, _ in ceilings)]
     times = medians(works, cases[0].device, rounds)
-    rate = max(flops / took for (_, flops), took in zip(ceilings, times[len(cases) :], strict=True))
+    rate = fastest(ceilings, times[len(cases) :])
     rows = []
     for case, took in zip(cases, times, strict=False):
         ours, limit = case.batch / took, case.batch * rate / product_flops(case)

@@ -51,7 +51,10 @@ class Request:
 
     def over(self, other: "Request") -> "Request":
         """This request, with what it leaves open taken from ``other``."""
-        return replace(other, **{name: value for name, value in vars(self).items() if value not in (None, 0)})
+        said = {name: value for name, value in vars(self).items() if value is not None}
+        if not self.frames:
+            del said["frames"]
+        return replace(other, **said)
 
     def conditions(self, own: ClipConditions, prompt_frames: int, num_frames: int) -> ClipConditions:
         """What is said of the whole clip: as requested, and where that is silent as the prompt's data says.

@@ -1,4 +1,4 @@
-"""The tokenizer protocol: its fixed parts, and that the script runs and writes its rows."""
+"""Benchmarks: the fixed parts of the protocol, what is counted, and that scripts run and write their rows."""
 
 import json
 import subprocess
@@ -7,8 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from accelerate.state import AcceleratorState
+from torch.utils.flop_counter import FlopCounterMode
 
 from tokenreel.tokenizer import VideoTokenizer
+from tokenreel.tools import make_world, tokenize_dataset, train_tokenizer
+from tokenreel.training import optimizer as muon
+from tokenreel.transformer import attention
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 
@@ -44,7 +49,7 @@ def test_the_order_is_the_published_one(protocol) -> None:  # type: ignore[no-un
     assert order[64:128].flatten().tolist() == random.permutation(512).tolist()
 
 
-def run(script: str, *arguments: str | Path) -> None:
+def run(script: str, *arguments: str | int | Path) -> None:
     command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=BENCHMARKS.parent)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -60,3 +65,61 @@ def test_protocol_writes_rows_and_curves(clips: Path, tmp_path: Path) -> None:
     assert found["step 2", "val_psnr"]["ours"] == pytest.approx(np.mean(seeds)) and seeds[0] != seeds[1]
     assert found["step 2", "val_psnr"]["alternative"] is None  # VideoGPT was not measured on these clips
     assert out.with_suffix(".png").stat().st_size > 1000
+
+
+# the GPT
+
+
+def test_the_counted_operations_are_those_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpt_training
+
+    case = gpt_training.Case("small", 1, "cpu", fast=False)
+    gpt, _, indices = gpt_training.build(case)
+    with FlopCounterMode(display=False) as counter:
+        gpt(indices).loss.backward()
+    counted = sum(flops for op, flops in counter.get_flop_counts()["Global"].items() if "attention" not in str(op))
+    attention = 3 * case.size.depth * 2 * gpt_training.TOKENS * case.size.dim
+    expected = gpt_training.TOKENS * (gpt_training.operations_per_token(case.size) - attention)
+    assert counted == pytest.approx(expected, rel=0.005), "but for the prefix of two tokens"
+    assert 0.1 < attention / gpt_training.operations_per_token(case.size) < 0.3
+
+
+@pytest.fixture
+def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    AcceleratorState._reset_state(True)
+    make_world.main(["balls", "--out", "world", "--count", "4", "--val-count", "2", "--size", "32", "--frames", "16"])
+    tokenizer = "--data world --size 32 --steps 1 --batch-size 2 --wandb disabled --device cpu --run tokenizer"
+    train_tokenizer.main(tokenizer.split())
+    tokenize_dataset.main(["--tokenizer", "tokenizer", "--out", "tokens", "--clip-frames", "12"])
+    return tmp_path / "tokens"
+
+
+@pytest.mark.slow
+def test_ablations_write_rows_and_go_on_where_they_stopped(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "ablations.json"
+    short = ("--shards", shards, "--steps", 2, "--batch", 2, "--out", out)
+    run("gpt_ablations.py", *short, "--only", "normalised")
+    before = json.loads(out.read_text())["rows"]
+    run("gpt_ablations.py", *short, "--only", "AdamW alone, 1e-3")
+    rows = json.loads(out.read_text())["rows"]
+    assert rows[: len(before)] == before
+    found = {row["case"]: row for row in rows if row["metric"] == "val_bits_per_token"}
+    assert set(found) == {"as it is", "queries and keys not normalised", "optimizer: AdamW alone, 1e-3"}
+    right = found.pop("as it is")["ours"]
+    assert 0 < right < 10 and all(row["alternative"] == right != row["ours"] for row in found.values())
+
+
+@pytest.mark.parametrize("name", ["optimizer: 4 iterations in Muon", "attention: torch's kernel"])
+def test_an_ablation_changes_what_it_names_and_nothing_after(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpt_ablations
+
+    before = (muon.orthogonalize, attention.attend_by_rows)
+    with gpt_ablations.variants()[name].during():
+        assert (
+            sum(one is other for one, other in zip(before, (muon.orthogonalize, attention.attend_by_rows), strict=True))
+            == 1
+        )
+    assert before == (muon.orthogonalize, attention.attend_by_rows)

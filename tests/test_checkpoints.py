@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tokenreel.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from tokenreel.training.checkpoints import checkpoint_for, latest_checkpoint, load_checkpoint, save_checkpoint
 from tokenreel.training.ema import WeightAverage
 from tokenreel.training.optimizer import MuonAdamW, build_optimizer
 from tokenreel.training.run_folder import check_writable, open_run
+from tokenreel.training.schedule import Schedule
 
 
 class Net(nn.Module):
@@ -71,6 +72,21 @@ def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     assert saved_names(tmp_path) == ["step_1000000", "step_999999"]
     newest = latest_checkpoint(tmp_path)
     assert newest is not None and newest.name == "step_1000000"
+
+
+def test_a_prolonged_run_drops_what_the_shorter_one_did_while_its_rate_fell(tmp_path: Path) -> None:
+    short, long = Schedule(8, 0, 0.5), Schedule(40, 0, 0.5)
+    for step in (2, 4, 5, 6, 8):
+        save_checkpoint(tmp_path, step, *parts(tmp_path), schedule=short)
+    assert saved_names(tmp_path) == ["step_000005", "step_000006", "step_000008"]
+    assert checkpoint_for(tmp_path, short) == tmp_path / "checkpoints" / "step_000008"
+    assert checkpoint_for(tmp_path, long) == tmp_path / "checkpoints" / "step_000005"
+    save_checkpoint(tmp_path, 7, *parts(tmp_path), schedule=long)
+    assert saved_names(tmp_path) == ["step_000005", "step_000007"]
+    (tmp_path / "checkpoints" / "step_000005" / "meta.json").write_text('{"format_version": 1, "step": 5}')
+    assert checkpoint_for(tmp_path, Schedule(4, 0, 0.0)) == tmp_path / "checkpoints" / "step_000005", (
+        "of older versions"
+    )
 
 
 @pytest.mark.parametrize("failing", ["save_file", "torch.save", "os.replace"])

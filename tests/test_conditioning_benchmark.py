@@ -109,4 +109,4 @@ def test_the_script_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setattr(sys, "argv", ["conditioning.py"])
     with pytest.raises(SystemExit):
         conditioning.main()
-    assert "--captions-model or --paddle-model" in capsys.readouterr().err
+    assert "--captions-model, --paddle-model or --breakout-model" in capsys.readouterr().err

@@ -216,7 +216,9 @@ def test_noise_is_of_training_alone_and_what_is_predicted_stays_true() -> None:
     gpt, clean = random_gpt("nothing", context_noise=0.9), torch.randint(K, (64, *GRID))
     torch.testing.assert_close(gpt(clean).losses, gpt(clean).losses)
     noised = gpt.train()(clean).losses
-    # The first index of a clip has no past but the level that is told.
+    # The first index of a clip has no past: only the level that is told can change what is thought of it.
+    first = gpt(clean[:1].expand(64, -1, -1, -1)).losses[:, 0]
+    assert 4 < len(first.unique()) <= 11
     assert not torch.equal(noised[:, 3:], gpt.eval()(clean).losses[:, 3:])
     assert noised.shape == (64, 18)
     with pytest.raises(ValueError, match=r"context_noise 1\.0: expected a share"):

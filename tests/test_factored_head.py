@@ -51,7 +51,7 @@ def log_probs(gpt: VideoGPT, hidden: torch.Tensor) -> torch.Tensor:
     """Of every index, from hidden states (..., D): (..., K)."""
     K = gpt.config.codebook_size
     every = torch.arange(K).expand(*hidden.shape[:-1], K)
-    return -gpt.head.losses(hidden[..., None, :].expand(*every.shape, -1), every, gpt.head.read())
+    return -gpt.head.losses(hidden[..., None, :].expand(*every.shape, -1), every, gpt.head.read()).cross_entropy
 
 
 def hidden_states(gpt: VideoGPT, indices: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:

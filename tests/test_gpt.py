@@ -52,7 +52,7 @@ def log_probs(gpt: VideoGPT, indices: torch.Tensor, labels: torch.Tensor | None 
         -1, -1, gpt.config.codebook_size, -1
     )
     every = torch.arange(gpt.config.codebook_size).expand(hidden.shape[:-1])
-    return -gpt.head.losses(hidden, every, tables.head)
+    return -gpt.head.losses(hidden, every, tables.head).cross_entropy
 
 
 # what an output depends on

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tokenreel.training.ema import WeightAverage
 from tokenreel.training.optimizer import BETAS, EPS, MuonAdamW, build_optimizer, orthogonalize
-from tokenreel.training.schedule import warmup_stable_decay
+from tokenreel.training.schedule import Schedule
 
 
 class Net(nn.Module):
@@ -122,13 +122,23 @@ def test_an_optimizer_restored_from_its_state_goes_on_alike() -> None:
 
 
 def test_the_rate_rises_stays_and_falls() -> None:
-    rates = [warmup_stable_decay(step, steps=100, warmup=10, decay_share=0.4, floor=0.02) for step in range(100)]
+    schedule = Schedule(steps=100, warmup=10, decay_share=0.4, floor=0.02)
+    rates = [schedule.factor(step) for step in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[4] == pytest.approx(0.5)
     assert rates[9:60] == [1.0] * 51
     assert rates[80] == pytest.approx(0.02 + 0.98 * 20 / 40)
     assert rates[99] == pytest.approx(0.02 + 0.98 / 40)
     assert all(0 < later <= earlier for earlier, later in pairwise(rates[60:]))
-    assert warmup_stable_decay(0, steps=1, warmup=0, decay_share=0.0) == 1.0
+    assert Schedule(steps=1, warmup=0, decay_share=0.0).factor(0) == 1.0
+
+
+def test_a_longer_run_shares_the_steps_before_the_rate_falls() -> None:
+    short, long = Schedule(steps=100, warmup=10, decay_share=0.4), Schedule(steps=150, warmup=10, decay_share=0.4)
+    same = [step for step in range(100) if short.factor(step) == long.factor(step)]
+    assert same == list(range(61)) and short.stable_steps == 61
+    assert long.shares(61, short) and not long.shares(62, short) and short.shares(61, long)
+    assert short.shares(100, short) and short.shares(100, Schedule(100, 50, 0.4)), "an accident: a longer warm-up"
+    assert Schedule(steps=10, warmup=0, decay_share=0.0).stable_steps == 10
 
 
 def test_the_weight_average() -> None:

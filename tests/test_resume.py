@@ -25,7 +25,7 @@ TOKENIZER = (
     "--model.width 16 --model.encoder-depth 1 --model.decoder-depth 1 "
     "--model.quantizer vq --model.vq-codebook-size 32 --model.vq-decay 0.2"
 )
-GPT = f"train_gpt --shards tokens {TINY} --model.dim 64 --model.depth 1 --model.dropout 0.2 --label-dropout 0.5"
+GPT = f"train_gpt --shards tokens {TINY} --model.dim 64 --model.depth 1 --model.dropout 0.2 --condition-dropout 0.5"
 TOOLS = {
     "make_world": make_world,
     "train_tokenizer": train_tokenizer,
@@ -148,6 +148,57 @@ def test_resume_without_a_checkpoint_starts_and_a_finished_run_is_left_alone(tmp
         AcceleratorState._reset_state(True)
         assert [line["step"] for line in metrics(run)] == [1, 2, 2, 3, 4, 4, 5, 6, 6]
     assert not list(tmp_path.rglob("*tmp*"))
+
+
+@both
+def test_a_prolonged_run_is_the_long_one(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    straight, prolonged = str(tmp_path / "straight"), str(tmp_path / "prolonged")
+    call(f"{command} --run {straight} --steps 6")
+    for steps in (3, 4, 6):  # prolonged twice
+        AcceleratorState._reset_state(True)
+        disturb_random_numbers()
+        call(f"{command} --run {prolonged} --steps {steps} --decay-share 0.5 --checkpoint-every 1 --resume")
+        said = capsys.readouterr().out
+        assert ("from before the learning rate fell" in said) == (steps > 3)
+    assert "resumed at step 3 of 6" in said
+    assert_same_run(straight, prolonged)
+    assert [line["step"] for line in metrics(prolonged)] == [1, 2, 2, 3, 4, 4, 5, 6, 6]
+    kept = sorted(path.name for path in (tmp_path / "prolonged" / "checkpoints").iterdir())
+    assert kept == ["step_000004", "step_000005", "step_000006"]
+
+
+def test_the_checkpoint_before_the_rate_falls_is_kept(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    call(f"{GPT} --run {run} --steps 8 --checkpoint-every 2")
+    assert sorted(p.name for p in (run / "checkpoints").iterdir()) == [f"step_00000{n}" for n in (5, 6, 8)]
+
+
+# a learned codebook begins with the features of the first part
+NO_DRAWS = {"train_tokenizer": "--model.quantizer fsq", "train_gpt": "--model.dropout 0 --condition-dropout 0"}
+
+
+@both
+def test_a_run_in_parts_is_the_run_at_once(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = f"{command} {NO_DRAWS[command.split()[0]]} --batch-size 4 --steps 6"
+    runs = {parts: str(tmp_path / str(parts)) for parts in (1, 4)}
+    stage, entered = getattr(TOOLS[command.split()[0]], STAGES[command.split()[0]]), []
+    entering = stage.accumulating
+
+    def accumulating(self: Any) -> Any:
+        entered.append(self)
+        return entering(self)
+
+    monkeypatch.setattr(stage, "accumulating", accumulating)
+    for parts, run in runs.items():
+        AcceleratorState._reset_state(True)
+        assert entered == []
+        call(f"{command} --run {run} --accumulate {parts}")
+    assert len(entered) == 6 * 3
+    whole, cut = (trained(run) for run in runs.values())
+    for name, weights in whole.items():
+        torch.testing.assert_close(cut[name], weights, rtol=0, atol=1e-5, msg=name)
+    for one, other in zip(*(metrics(run) for run in runs.values()), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
 
 
 KILLED = """

@@ -15,7 +15,7 @@ from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.tokenizer import fingerprint
 from tokenreel.tools import evaluate, make_world, sample, tokenize_dataset, train_gpt, train_tokenizer
-from tokenreel.transformer import VideoGPT
+from tokenreel.transformer import GPTSize, VideoGPT
 
 TOOLS = {
     "make_world": make_world,
@@ -73,7 +73,11 @@ def test_a_run_folder_holds_what_the_design_says(run: str) -> None:
     lines = [json.loads(line) for line in Path(run, "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 4, 5, 6, 7, 8, 8]
     assert all(math.isfinite(value) for line in lines for value in line.values())
-    assert [p.name for p in sorted(Path(run, "checkpoints").iterdir())] == ["step_000006", "step_000008"]
+    assert [p.name for p in sorted(Path(run, "checkpoints").iterdir())] == [
+        "step_000005",  # from where the run could be prolonged
+        "step_000006",
+        "step_000008",
+    ]
     made = json.loads(Path(run, "model", "provenance.json").read_text())
     assert made["step"] == 8 and made["versions"]["torch"] and made["data"]["clip_store"].startswith("clips/world-")
     assert made["exposures_per_video"] == pytest.approx(8 * 3 / 6)
@@ -214,6 +218,24 @@ def test_captions_and_requests_condition_samples(tmp_path: Path) -> None:
     call(f"{SAMPLE} --prompts {path} --out {tmp_path}/many --guidance 1.5")
     assert shape_of(tmp_path / "many/sample_000.gif")[0] == 8
     assert shape_of(tmp_path / "many/sample_001.mp4")[0] == 16
+
+
+def test_a_run_long_for_its_data_is_advised(capsys: pytest.CaptureFixture[str]) -> None:
+    for steps, dropout, advised in ((1, 0, False), (400, 0, True), (400, 0.1, False)):
+        config = train_gpt.Config(steps=steps, batch_size=3, model=GPTSize(dropout=dropout))
+        train_gpt._advise(config, clips=18)
+        said = capsys.readouterr().out
+        assert ("each of the 18 clips will be seen 67 times" in said) == advised and (advised or not said)
+
+
+def test_what_the_shards_say_of_a_clip_is_told_in_training() -> None:
+    shards = TokenShards.open(Path("tokens"), "train")
+    stage = train_gpt.GPTStage(train_gpt.Config(shards=Path("tokens"), batch_size=3), shards, Path("tok/model"))
+    batch = stage.batch(0)
+    records = [shards.clip(number)[1] for number in stage.order.batch(0)]
+    labels = stage.model.config.conditions.labels
+    assert [labels[i - 1] for i in batch["labels"]] == [record["label"] for record in records]
+    assert [int((row > 0).any(-1).sum()) for row in batch["captions"]] == [len(r["caption"].split()) for r in records]
 
 
 def test_actions_are_learnt_and_said(tmp_path: Path) -> None:

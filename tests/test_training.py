@@ -132,6 +132,8 @@ def test_only_long_runs_of_models_that_gain_are_compiled(monkeypatch: pytest.Mon
         ({"checkpoint_every": 0}, "checkpoint_every 0"),
         ({"lr": 0.0}, "lr 0.0: expected a learning rate"),
         ({"ema_decay": 1.0}, "ema_decay 1.0"),
+        ({"accumulate": 0}, "accumulate 0: expected at least 1"),
+        ({"batch_size": 6, "accumulate": 4}, "accumulate 4 does not divide batch_size 6, .*; use --accumulate 3"),
     ],
 )
 def test_training_settings_out_of_range(values: dict[str, Any], message: str) -> None:

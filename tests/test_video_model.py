@@ -77,6 +77,28 @@ def test_clips_from_nothing(model: VideoModel) -> None:
     assert len({tuple(row.flatten().tolist()) for row in made.indices}) == 3
 
 
+class Encoder:
+    """Every caption, the empty one too, has the same vectors."""
+
+    def encode(self, captions: list[str], max_tokens: int) -> np.ndarray:
+        return np.ones((len(captions), max_tokens, 2), np.float16)
+
+
+def test_no_caption_is_not_an_empty_one_to_a_text_encoder(model: VideoModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    conditions = ConditionConfig(caption_words=3, text_encoder="some/encoder", text_dim=2)
+    gpt = randomised(VideoGPT(GPTConfig(25, (4, 2, 3), GPTSize(dim=64, depth=1), conditions=conditions)))
+    told = VideoModel(model.tokenizer, gpt)
+    loaded: list[str] = []
+    monkeypatch.setattr(
+        "tokenreel.generation.video_model.TextEncoder.load", lambda name: loaded.append(name) or Encoder()
+    )
+    assert not told.tensors([ClipConditions()] * 2, 4).captions.any() and not loaded, "loaded for nothing"
+    captions = told.tensors([ClipConditions(caption="a"), ClipConditions()], 4).captions
+    assert captions.shape == (2, 3, 2) and (captions[0] == 1).all() and not captions[1].any()
+    told.tensors([ClipConditions(caption="b")], 4)
+    assert loaded == ["some/encoder"]
+
+
 def test_labels_are_passed_on(model: VideoModel) -> None:
     greedy, prompt = SamplingSettings(temperature=0), prompts(1, 0)
     by_label = [

@@ -8,6 +8,7 @@ continued into a video (samples/). The run folder's model/ carries a copy of the
 """
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -44,6 +45,8 @@ from tokenreel.transformer.conditions import KINDS
 
 VALIDATION_CLIPS = 256
 SHOWN_CLIPS = 4
+MANY_EXPOSURES = 30
+"""Times that a clip is seen above which a run without dropout is told of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,10 @@ class Config(TrainingSettings):
     context_noise: float = 0.0
     """Largest share of past indices that training replaces by others, against drift in long continuations; 0 is
     off, 0.2 is a start."""
+    z_loss: float = 1e-4
+    """Weight of the z-loss, which keeps the scores of long trainings in bounds; no figure of bits counts it."""
+    checkpoint_activations: bool = False
+    """Keep less for the backward pass and compute it again: the same training in less memory, a third slower."""
     factors: Literal["auto", "1", "2"] = "auto"
     """2: an index is predicted as two factors, one after the other, which large codebooks need; 1: each has a row and
     a score of its own; auto: 1 up to 2^14 codes."""
@@ -106,10 +113,12 @@ class GPTStage:
                     manifest.source, config.conditions, manifest.stride[0], config.condition_dropout
                 ),
                 context_noise=config.context_noise,
+                z_loss=config.z_loss,
                 fps=manifest.fps or shards.clip(0)[1]["fps"],
                 tokenizer=manifest.tokenizer,
             )
         )
+        self.model.backbone.checkpoint_activations = config.checkpoint_activations
         encoded = self.model.config.conditions.text_encoder
         self.caption_table = CaptionTable.open(config.shards / CAPTIONS) if encoded else None
         self.order = Order(len(shards), config.batch_size, config.seed)
@@ -118,12 +127,16 @@ class GPTStage:
         """Clips of a step as indices and conditions."""
         return self._inputs(self.shards, self.order.batch(step))
 
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Parts of a step leave nothing in the model but their gradients."""
+        return nullcontext()
+
     def observe(self, output: GPTOutput) -> None:
         """Nothing is counted over windows here."""
 
     def metrics(self, output: GPTOutput, steps: int, seconds: float) -> dict[str, float]:
         """Bits, speed, exposures."""
-        bits = output.loss.item() / math.log(2)
+        bits = output.losses.mean().item() / math.log(2)
         tokens = steps * self.config.batch_size * self.model.config.num_indices
         return {"train/bits_per_token": bits, "speed/tokens_per_s": tokens / seconds}
 
@@ -222,6 +235,16 @@ def _matching_tokenizer(config: Config, shards: TokenShards) -> Path:
     return folder
 
 
+def _advise(config: Config, clips: int) -> None:
+    """Say when a run is so long for its data that it may learn it by heart."""
+    times = exposure(config.steps, config.batch_size, clips)
+    if times > MANY_EXPOSURES and not config.model.dropout:
+        print(
+            f"each of the {clips} clips will be seen {times:.0f} times: watch whether val/bits_per_token rises again, "
+            "and try --model.dropout 0.1 or more videos"
+        )
+
+
 def train_gpt(config: Config) -> None:
     """Open the shards, train, and say where the model is."""
     pick_device(config.device)
@@ -232,6 +255,7 @@ def train_gpt(config: Config) -> None:
     manifest = shards.manifest
     made_of = {"tokenizer": manifest.tokenizer, "grid": manifest.grid, "hop": manifest.hop, "clips": len(shards)}
     resolved: dict[str, Any] = {**asdict(replace(config, resume=False)), "made_of": {**made_of, **manifest.source}}
+    _advise(config, len(shards))
     train(
         stage,
         config,

@@ -9,6 +9,7 @@ reconstructed validation clips (samples/) and checkpoints; --resume goes on from
 """
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -82,6 +83,10 @@ class TokenizerStage:
         """Clips of a step as video; made of uint8, it is finite and in [-1, 1]."""
         video = to_video(self.windows.batch(self.order.batch(step)))
         return {"video": _flipped(video, self.config.seed, step) if self.config.augment == "flip" else video}
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """A learned codebook moves once a step; it begins with the features of the first part it sees."""
+        return self.model.tokenizer.quantizer.accumulating()
 
     def observe(self, output: ObjectiveOutput) -> None:
         """Count which codes a step used."""
@@ -169,10 +174,25 @@ def _check_losses(config: Config) -> None:
         )
 
 
+def _check_parts(config: Config) -> None:
+    """Refuse to cut batches where the parts' gradients do not add up to that of the whole."""
+    uneven = {
+        "the adversarial term": config.loss.adversarial > 0,
+        "the entropy loss of bsq and lfq": config.model.quantizer in ("bsq", "lfq") and config.model.entropy_weight > 0,
+    }
+    for name, present in uneven.items():
+        if present and config.accumulate > 1:
+            raise ValueError(
+                f"accumulate {config.accumulate}: {name} looks at a batch as a whole, expected 1; "
+                "use --accumulate 1 and a smaller --batch-size"
+            )
+
+
 def train_tokenizer(config: Config) -> None:
     """Prepare the data, train, and say where the model is."""
     config.model.grid(config.clip_frames, *config.frame_size)
     _check_losses(config)
+    _check_parts(config)
     pick_device(config.device)
     torch.manual_seed(config.seed)
     stage = TokenizerStage(config, open_data(config))

@@ -1,14 +1,15 @@
 """Checkpoints: complete, written and synced under a temporary name, then renamed; loaded without running code.
 
 ``checkpoints/step_000500/`` holds ``weights.safetensors`` (what trains), ``state.pt`` (optimizer, weight
-average, random states, the state to go back to) and ``meta.json`` (step, format). A checkpoint under its final
-name is whole.
+average, random states, the state to go back to) and ``meta.json`` (step, schedule, format). A checkpoint under its
+final name is whole.
 """
 
 import json
 import os
 import random
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch import nn
 
 from tokenreel.training.ema import WeightAverage
 from tokenreel.training.retreat import Retreat
+from tokenreel.training.schedule import Schedule
 
 FORMAT_VERSION = 1
 KEEP = 2
@@ -32,8 +34,12 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     average: WeightAverage | None,
     retreat: Retreat | None = None,
+    schedule: Schedule | None = None,
 ) -> Path:
-    """Save everything needed to go on after ``step`` steps; older checkpoints but the last two are removed.
+    """Save everything needed to go on after ``step`` steps, and remove older checkpoints.
+
+    The last two stay, and the last one from before the learning rate falls: from there the run can be prolonged.
+    Those of a run that was longer or shorter are removed if they took another way.
 
     Raises:
         OSError: If it cannot be written; the older checkpoints stay whole.
@@ -52,7 +58,8 @@ def save_checkpoint(
             "retreat": None if retreat is None else retreat.kept,
         }
         torch.save(state, building / "state.pt")
-        meta = {"format_version": FORMAT_VERSION, "step": step}
+        followed = None if schedule is None else asdict(schedule)
+        meta = {"format_version": FORMAT_VERSION, "step": step, "schedule": followed}
         (building / "meta.json").write_text(json.dumps(meta) + "\n")
         _sync(building)
         shutil.rmtree(folder, ignore_errors=True)
@@ -64,7 +71,7 @@ def save_checkpoint(
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    for old in _finished(run)[:-KEEP]:
+    for old in set(_finished(run)) - _worth_keeping(run, schedule):
         shutil.rmtree(old, ignore_errors=True)
     return folder
 
@@ -73,6 +80,12 @@ def latest_checkpoint(run: Path) -> Path | None:
     """The newest whole checkpoint of a run, if any."""
     finished = _finished(run)
     return finished[-1] if finished else None
+
+
+def checkpoint_for(run: Path, schedule: Schedule) -> Path | None:
+    """The newest whole checkpoint that a run of this schedule could have made; the newest of all if there is none."""
+    shared = [folder for folder in _finished(run) if _shares(folder, schedule)]
+    return shared[-1] if shared else latest_checkpoint(run)
 
 
 def load_checkpoint(
@@ -121,8 +134,30 @@ def load_checkpoint(
 def _finished(run: Path) -> list[Path]:
     """Whole checkpoints, oldest first."""
     folders = (run / "checkpoints").glob("step_*")
-    steps = {f: f.name.removeprefix("step_") for f in folders if (f / "meta.json").is_file()}
-    return sorted((f for f, step in steps.items() if step.isdigit()), key=lambda f: int(steps[f]))
+    named = (f for f in folders if f.name.removeprefix("step_").isdigit())
+    return sorted((f for f in named if (f / "meta.json").is_file()), key=_step)
+
+
+def _worth_keeping(run: Path, schedule: Schedule | None) -> set[Path]:
+    """Of a run's checkpoints: the last two, and the last one from before the learning rate falls."""
+    if schedule is None:
+        return set(_finished(run)[-KEEP:])
+    shared = [folder for folder in _finished(run) if _shares(folder, schedule)]
+    stable = [folder for folder in shared if _step(folder) <= schedule.stable_steps]
+    return {*shared[-KEEP:], *stable[-1:]}
+
+
+def _shares(folder: Path, schedule: Schedule) -> bool:
+    """Whether a checkpoint could be of a run of this schedule; one of an older version, which told none, could."""
+    try:
+        followed = json.loads((folder / "meta.json").read_text()).get("schedule")
+    except ValueError:  # damaged, as whoever loads it will be told
+        followed = None
+    return followed is None or schedule.shares(_step(folder), Schedule(**followed))
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))
 
 
 def _sync(folder: Path) -> None:

@@ -5,11 +5,11 @@ gradients, clipping, schedule, weight average, checkpoints, log. What step ``s``
 (seed, s) alone, so a resumed run goes on exactly.
 """
 
-import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -17,7 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from tokenreel.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
+from tokenreel.training.checkpoints import checkpoint_for, latest_checkpoint, load_checkpoint, save_checkpoint
 from tokenreel.training.ema import WeightAverage
 from tokenreel.training.hardware import (
     compiles,
@@ -29,8 +29,9 @@ from tokenreel.training.optimizer import build_optimizer
 from tokenreel.training.retreat import Retreat
 from tokenreel.training.run_folder import open_run
 from tokenreel.training.run_log import RunLog
-from tokenreel.training.schedule import warmup_stable_decay
+from tokenreel.training.schedule import Schedule
 from tokenreel.training.settings import TrainingSettings
+from tokenreel.training.step import Stepper, check_finite
 
 
 class Evaluation(NamedTuple):
@@ -53,6 +54,9 @@ class Stage(Protocol):
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """Arguments of ``model.forward`` for a step; a function of (seed, step) alone."""
+
+    def accumulating(self) -> AbstractContextManager[None]:
+        """Entered around every part of a step but its last, where batches are cut into parts."""
 
     def observe(self, output: Any) -> None:
         """See the output of every step, to count what is counted over windows."""
@@ -77,32 +81,33 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
         fixed: Names in ``config`` that a resumed run may not change.
 
     Raises:
-        ValueError: If the run folder holds another run, the loss is no longer finite, or several processes
-            were launched.
+        ValueError: If the run folder holds another run, a loss or gradient is no longer finite, or several
+            processes were launched.
         OSError: If the run folder or a checkpoint cannot be written.
     """
     ready = _prepare(stage, settings, config, fixed)
-    model, optimizer, average, first = ready.model, ready.optimizer, ready.average, ready.first_step
+    optimizer, average, first, schedule = ready.stepper.optimizer, ready.average, ready.first_step, ready.schedule
     log = RunLog(settings.run, config, first, settings.steps, settings.wandb)
     if first:
-        log.console.print(f"resumed at step {first} of {settings.steps}", soft_wrap=True)
-    meter = _Meter(first)
+        log.console.print(ready.resumed, soft_wrap=True)
+    meter, sound = _Meter(first), first
     try:
         for step in range(first, settings.steps):
             with meter.waiting():
                 batch = {name: tensor.to(ready.device) for name, tensor in stage.batch(step).items()}
-            rate = settings.lr * warmup_stable_decay(step, settings.steps, settings.warmup, settings.decay_share)
-            output, norm = _step(ready.accelerator, model, optimizer, batch, rate, settings.clip_norm)
-            stage.observe(output)
-            if average is not None:
-                average.update(stage.model)
             done = step + 1
             logs, judges, saves = (
                 done % every == 0 or done == settings.steps
                 for every in (settings.log_every, settings.evaluate_every, settings.checkpoint_every)
             )
-            if logs or saves:
-                _check_finite(output.loss.item(), float(norm), done)
+            saves = saves or done == schedule.stable_steps  # from where the run can be prolonged
+            check = partial(check_finite, model=stage.model, step=done, since=sound) if logs or saves else None
+            rate = settings.lr * schedule.factor(step)
+            output, norm = ready.stepper.take(batch, rate, check)
+            sound = sound if check is None else done
+            stage.observe(output)
+            if average is not None:
+                average.update(stage.model)
             if logs:
                 taken, seconds, wait_share = meter.take(done)
                 common = {"optim/lr": rate, "optim/grad_norm": float(norm), "speed/data_wait_share": wait_share}
@@ -116,7 +121,7 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
                     with ready.released(stage.model):
                         stage.export(settings.run / "model", done)
                     # Last, so that a run killed before it takes up and repeats all that belongs to this step.
-                    save_checkpoint(settings.run, done, stage.model, optimizer, average, ready.retreat)
+                    save_checkpoint(settings.run, done, stage.model, optimizer, average, ready.retreat, schedule)
     finally:
         log.close()
 
@@ -124,13 +129,14 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
 class _Ready(NamedTuple):
     """What a run needs beside its stage."""
 
-    accelerator: Accelerator
     device: torch.device
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
+    stepper: Stepper
+    schedule: Schedule
     average: WeightAverage | None
     retreat: Retreat
     first_step: int
+    resumed: str
+    """Where the run goes on, if it does, in words."""
 
     def released(self, model: nn.Module) -> AbstractContextManager[None]:
         """The weights to judge and to release: their average, if there is one."""
@@ -151,32 +157,18 @@ def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], f
     dtype = torch.bfloat16 if bf16 else torch.float32
     optimizer = build_optimizer(stage.model, settings.lr, settings.weight_decay, dtype)
     average = WeightAverage(stage.model, settings.ema_decay) if settings.ema_decay else None
-    checkpoint, retreat = latest_checkpoint(settings.run) if settings.resume else None, Retreat()
+    schedule, retreat = Schedule(settings.steps, settings.warmup, settings.decay_share), Retreat()
+    checkpoint = checkpoint_for(settings.run, schedule) if settings.resume else None
     first = load_checkpoint(checkpoint, stage.model, optimizer, average, retreat) if checkpoint else 0
+    resumed = f"resumed at step {first} of {settings.steps}"
+    if checkpoint != latest_checkpoint(settings.run):
+        resumed += ", from before the learning rate fell: what the shorter run did after that is left behind"
     model = accelerator.prepare_model(stage.model)
     if compiles(settings.compile, settings.steps, stage.model):
         torch._dynamo.config.suppress_errors = settings.compile == "auto"
         model.compile(dynamic=False)
-    return _Ready(accelerator, device, model, optimizer, average, retreat, first)
-
-
-def _step(
-    accelerator: Accelerator,
-    model: Callable[..., Any],
-    optimizer: torch.optim.Optimizer,
-    batch: dict[str, Tensor],
-    rate: float,
-    clip_norm: float,
-) -> tuple[Any, Tensor]:
-    """One optimizer step; returns the model's output and the gradient's norm before clipping."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    output = model(**batch)
-    accelerator.backward(output.loss)
-    norm = accelerator.clip_grad_norm_(model.parameters(), clip_norm)  # type: ignore[attr-defined]
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return output, norm
+    stepper = Stepper(accelerator, model, optimizer, settings.clip_norm, settings.accumulate, stage.accumulating)
+    return _Ready(device, stepper, schedule, average, retreat, first, resumed)
 
 
 def _evaluate(stage: Stage, ready: _Ready, log: RunLog, step: int) -> None:
@@ -187,23 +179,14 @@ def _evaluate(stage: Stage, ready: _Ready, log: RunLog, step: int) -> None:
         found = stage.evaluate(step, log.run / "samples")
     stage.model.train()
     if found.verdict == "keep":
-        ready.retreat.keep(stage.model, ready.optimizer, ready.average)
+        ready.retreat.keep(stage.model, ready.stepper.optimizer, ready.average)
     elif found.verdict == "go back":
-        ready.retreat.go_back(stage.model, ready.optimizer, ready.average)
+        ready.retreat.go_back(stage.model, ready.stepper.optimizer, ready.average)
     log.log(step, found.metrics, important=True)
     for path in found.media:
         log.media(step, f"samples/{path.stem.rsplit('_', 1)[0]}", path)
     if found.verdict == "go back":
         _evaluate(stage, ready, log, step)  # the last figures told are of the weights that go on
-
-
-def _check_finite(loss: float, norm: float, step: int) -> None:
-    """Stop before weights that are no numbers are saved."""
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise ValueError(
-            f"loss {loss} and gradient norm {norm} at step {step}, expected finite numbers; lower --lr or "
-            "raise --warmup, and go on from the last checkpoint with --resume"
-        )
 
 
 class _Meter:

@@ -26,15 +26,14 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
         iterations: Newton-Schulz steps; 5 bring singular values into about [0.7, 1.2].
     """
     a, b, c = NEWTON_SCHULZ
-    x = matrices
+    x = matrices / (torch.linalg.matrix_norm(matrices, keepdim=True) + 1e-7)
     tall = x.shape[-2] > x.shape[-1]
-    if tall:
-        x = x.mT
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
     for _ in range(iterations):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+        gram = x.mT @ x if tall else x @ x.mT  # the smaller of the two
+        # Sums within the products: in bf16 on a CPU, passes of their own cost a third as much again.
+        mixed = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, x, mixed, beta=a) if tall else torch.baddbmm(x, mixed, x, beta=a)
+    return x
 
 
 class MuonAdamW(torch.optim.Optimizer):
@@ -91,7 +90,9 @@ class MuonAdamW(torch.optim.Optimizer):
             orthogonal = orthogonalize(torch.stack(updates).to(self.compute_dtype))
             scale = 0.2 * max(shape) ** 0.5
             for parameter, update in zip(alike, orthogonal, strict=True):
-                parameter.mul_(1 - lr * weight_decay).add_(update, alpha=-lr * scale)
+                if weight_decay:
+                    parameter.mul_(1 - lr * weight_decay)
+                parameter.add_(update, alpha=-lr * scale)
 
     def _adamw(self, parameters: list[Tensor], lr: float) -> None:
         for parameter in parameters:

@@ -17,6 +17,8 @@ class TrainingSettings:
     """Length of the run in optimizer steps."""
     batch_size: int = 16
     """Clips per step."""
+    accumulate: int = 1
+    """Parts in which a step's clips go through the model one after the other: less memory, the same gradient."""
     lr: float = 3e-3
     """Peak learning rate, of Muon and AdamW alike."""
     warmup: int = 50
@@ -50,9 +52,16 @@ class TrainingSettings:
     """"auto": online if you are logged in to wandb, else offline; "disabled" leaves no trace."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "log_every", "evaluate_every", "checkpoint_every"):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "evaluate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
+        if self.batch_size % self.accumulate:
+            divisors = [n for n in range(1, self.batch_size + 1) if self.batch_size % n == 0]
+            near = min(divisors, key=lambda n: abs(n - self.accumulate))
+            raise ValueError(
+                f"accumulate {self.accumulate} does not divide batch_size {self.batch_size}, expected equal parts; "
+                f"use --accumulate {near}"
+            )
         if self.warmup < 0 or not 0 <= self.decay_share <= 1 or not self.clip_norm > 0:
             raise ValueError(
                 f"warmup {self.warmup}, decay_share {self.decay_share}, clip_norm {self.clip_norm}: "

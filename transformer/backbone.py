@@ -1,47 +1,60 @@
-"""The transformer's layers: the only file that knows x-transformers and its internals.
+"""The transformer's layers: the only file, with attention.py, that knows x-transformers and its internals.
 
-Training runs the library's decoder (pre-norm RMSNorm, SwiGLU, flash attention, normalised queries and keys)
-with our 3D rotary angles from outside. Sampling runs :mod:`tokenreel.transformer.static_decoder` over the
-same weights, read out here. The library's minor version is pinned and a parity test guards the reading.
+The library's decoder makes and holds the layers (pre-norm RMSNorm, SwiGLU, normalised queries and keys). Training
+runs them with our 3D rotary angles, and with attention in fewer passes (:mod:`tokenreel.transformer.attention`);
+sampling runs :mod:`tokenreel.transformer.static_decoder` over the same weights, read out here. The library's minor
+version is pinned, and tests compare both with what the library itself computes.
 """
 
 import warnings
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # the library scripts a function when it is imported
     from x_transformers import Decoder
 
+from tokenreel.transformer.attention import as_halves, fused_weight, self_attention
 from tokenreel.transformer.config import HEAD_DIM, GPTSize
 
 MLP_RATIO = 4
 
 
+def build_decoder(size: GPTSize, **changes: Any) -> Decoder:
+    """The library's decoder as we use it; ``changes`` of its options are for ablations."""
+    options: dict[str, Any] = {
+        "dim": size.dim,
+        "depth": size.depth,
+        "heads": size.heads,
+        "attn_dim_head": HEAD_DIM,
+        "attn_flash": True,
+        "attn_qk_rmsnorm": True,
+        "attn_project_out": True,  # the library leaves it out where there is one head
+        "attn_dropout": size.dropout,
+        "use_rmsnorm": True,
+        "ff_mult": MLP_RATIO,
+        "ff_glu": True,
+        "ff_swish": True,
+        "ff_no_bias": True,
+        "ff_dropout": size.dropout,
+        "zero_init_branch_output": True,
+    }
+    return Decoder(**{**options, **changes})
+
+
 class Backbone(nn.Module):
     """Causal transformer on embeddings."""
 
+    checkpoint_activations = False
+    """In training, keep only each layer's input for the backward pass and compute the rest again: the same gradients,
+    less memory, a third more time."""
+
     def __init__(self, size: GPTSize) -> None:
         super().__init__()
-        self.decoder = Decoder(
-            dim=size.dim,
-            depth=size.depth,
-            heads=size.heads,
-            attn_dim_head=HEAD_DIM,
-            attn_flash=True,
-            attn_qk_rmsnorm=True,
-            attn_project_out=True,  # the library leaves it out where there is one head
-            attn_dropout=size.dropout,
-            use_rmsnorm=True,
-            ff_mult=MLP_RATIO,
-            ff_glu=True,
-            ff_swish=True,
-            ff_no_bias=True,
-            ff_dropout=size.dropout,
-            zero_init_branch_output=True,
-        )
+        self.decoder = build_decoder(size)
 
     def forward(self, x: Tensor, angles: Tensor) -> Tensor:
         """Run all layers and the final norm.
@@ -53,8 +66,24 @@ class Backbone(nn.Module):
         Returns:
             (B, N, D); row n depends on rows <= n alone.
         """
-        paired = angles.repeat_interleave(2, dim=-1)[None]  # the library turns neighbours (2j, 2j + 1) as a pair
-        return self.decoder(x, rotary_pos_emb=(paired, 1.0))
+        cos, sin = angles.cos(), angles.sin()
+        blocks = list(self.decoder.layers)
+        for attending, thinking in zip(blocks[::2], blocks[1::2], strict=True):
+            if self.checkpoint_activations and self.training:
+                x = checkpoint(_layer, attending, thinking, x, cos, sin, use_reentrant=False)
+            else:
+                x = _layer(attending, thinking, x, cos, sin)
+        normalised: Tensor = self.decoder.final_norm(x)
+        return normalised
+
+
+def _layer(attending: Any, thinking: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """One layer: the library's (norms, attention, residual), then its (norms, perceptron, residual)."""
+    norms, attention, _ = attending
+    x = x + self_attention(attention, norms[0](x), cos, sin)
+    norms, perceptron, _ = thinking
+    out: Tensor = x + perceptron(norms[0](x))
+    return out
 
 
 class LayerWeights(NamedTuple):
@@ -89,16 +118,12 @@ def read_layers(backbone: Backbone) -> tuple[list[LayerWeights], Tensor]:
     layers = []
     blocks = list(backbone.decoder.layers)
     for (attention_norms, attention, _), (mlp_norms, mlp, _) in zip(blocks[::2], blocks[1::2], strict=True):
-        halves = _halves_order(attention.heads)
-        within_head = _halves_order(1)
         layers.append(
             LayerWeights(
                 attention_norm=_gain(attention_norms[0]),
-                qkv=torch.cat(
-                    [attention.to_q.weight[halves], attention.to_k.weight[halves], attention.to_v.weight]
-                ).clone(),
-                query_gain=(attention.q_rmsnorm.gamma + 1.0)[..., within_head].clone(),
-                key_gain=(attention.k_rmsnorm.gamma + 1.0)[..., within_head].clone(),
+                qkv=fused_weight(attention),
+                query_gain=as_halves(attention.q_rmsnorm.gamma + 1.0, -1).contiguous(),
+                key_gain=as_halves(attention.k_rmsnorm.gamma + 1.0, -1).contiguous(),
                 out=attention.to_out.weight.clone(),
                 mlp_norm=_gain(mlp_norms[0]),
                 up_gate=mlp.ff[0].proj.weight.clone(),
@@ -115,9 +140,3 @@ def _gain(norm: nn.Module) -> Tensor:
 
 def _last_linear(mlp: nn.Module) -> nn.Linear:
     return [module for module in mlp.modules() if isinstance(module, nn.Linear)][-1]
-
-
-def _halves_order(heads: int) -> Tensor:
-    """Rows of a projection so that pair j of a head is (j, j + 32) instead of (2j, 2j + 1)."""
-    one_head = torch.arange(HEAD_DIM).view(-1, 2).T.flatten()
-    return torch.cat([one_head + head * HEAD_DIM for head in range(heads)])

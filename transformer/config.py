@@ -53,6 +53,12 @@ class GPTConfig:
     """What it can be conditioned on."""
     context_noise: float = 0.0
     """Largest share of past indices that training replaces, so that sampling bears its own mistakes; 0 is off."""
+    z_loss: float = 0.0
+    """Weight in training of the squared log of the softmax's denominator, which keeps scores from drifting off to
+    sizes that bf16 rounds badly; 0 is off.
+
+    Source: Chowdhery et al., 2022, "PaLM".
+    """
     fps: float = 10.0
     """Frames per second of the videos it was trained on."""
     tokenizer: str = ""
@@ -75,6 +81,8 @@ class GPTConfig:
             raise ValueError(f"grid {self.grid}: expected three sizes of at least 1 (T', H', W')")
         if not 0 <= self.context_noise < 1:
             raise ValueError(f"context_noise {self.context_noise}: expected a share in [0, 1), such as 0.2")
+        if not 0 <= self.z_loss < 1:
+            raise ValueError(f"z_loss {self.z_loss}: expected 0 (off) or a small weight, such as 1e-4")
 
     @property
     def num_indices(self) -> int:

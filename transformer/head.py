@@ -5,7 +5,7 @@ and comparable. The plain one scores all K at once. The factored one scores K1 a
 twice the square root of K: p(index) = p(first) p(second | first).
 """
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,6 +13,16 @@ from torch.nn import functional as F
 from tokenreel.transformer.factors import Factors
 from tokenreel.transformer.filters import SamplingSettings, pick
 from tokenreel.transformer.index_table import IndexTable
+
+
+class Losses(NamedTuple):
+    """What given indices cost, float32 (...)."""
+
+    cross_entropy: Tensor
+    """Minus log of the probability of each index, in nats."""
+    drift: Tensor
+    """Square of the log of the softmax's denominator (of both, if factored): how far the scores are from
+    log-probabilities, which no probability shows."""
 
 
 class Head(Protocol):
@@ -24,16 +34,13 @@ class Head(Protocol):
     def read(self) -> tuple[Tensor, ...]:
         """The vectors it scores by under the present weights, worked out once per pass (and once per sampling)."""
 
-    def losses(self, hidden: Tensor, target: Tensor, vectors: tuple[Tensor, ...]) -> Tensor:
-        """Cross-entropies: minus log of the probability of each index.
+    def losses(self, hidden: Tensor, target: Tensor, vectors: tuple[Tensor, ...]) -> Losses:
+        """Score given indices.
 
         Args:
             hidden: (..., D), as the backbone leaves it.
             target: int64 (...): the indices in [0, K) that came next.
             vectors: From :meth:`read`.
-
-        Returns:
-            float32 (...), in nats.
         """
 
     def pick(self, hidden: Tensor, vectors: tuple[Tensor, ...], settings: SamplingSettings, uniform: Tensor) -> Tensor:
@@ -68,7 +75,7 @@ class PlainHead(IndexTable):
         """See :class:`Head`."""
         return (self.rows()[:-1],)
 
-    def losses(self, hidden: Tensor, target: Tensor, vectors: tuple[Tensor, ...]) -> Tensor:
+    def losses(self, hidden: Tensor, target: Tensor, vectors: tuple[Tensor, ...]) -> Losses:
         """See :class:`Head`."""
         return _losses(F.linear(hidden, vectors[0]).float(), target)
 
@@ -106,12 +113,12 @@ class FactoredHead(nn.Module):
         """See :class:`Head`."""
         return self.first.rows()[:-1], self.told.rows()[:-1], self.second.rows()[:-1]
 
-    def losses(self, hidden: Tensor, target: Tensor, vectors: tuple[Tensor, ...]) -> Tensor:
+    def losses(self, hidden: Tensor, target: Tensor, vectors: tuple[Tensor, ...]) -> Losses:
         """See :class:`Head`."""
         first, second = self.factors.split(target)
-        return _losses(self._score_first(hidden, vectors), first) + _losses(
-            self._score_second(hidden, first, vectors), second
-        )
+        of_first = _losses(self._score_first(hidden, vectors), first)
+        of_second = _losses(self._score_second(hidden, first, vectors), second)
+        return Losses(of_first.cross_entropy + of_second.cross_entropy, of_first.drift + of_second.drift)
 
     def pick(self, hidden: Tensor, vectors: tuple[Tensor, ...], settings: SamplingSettings, uniform: Tensor) -> Tensor:
         """See :class:`Head`."""
@@ -133,9 +140,10 @@ class FactoredHead(nn.Module):
         return self.factors.mask(first, F.linear(x, rows).float())
 
 
-def _losses(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of each row: (..., values) and int64 (...) -> (...)."""
-    return F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction="none").view(target.shape)
+def _losses(logits: Tensor, target: Tensor) -> Losses:
+    """Of each row: (..., values) and int64 (...) -> (...)."""
+    cross_entropy = F.cross_entropy(logits.flatten(0, -2), target.flatten(), reduction="none").view(target.shape)
+    return Losses(cross_entropy, logits.logsumexp(-1).square())
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class GPTOutput(NamedTuple):
     """One training pass."""
 
     loss: Tensor
-    """Mean cross-entropy in nats per index."""
+    """What training makes smaller: mean cross-entropy in nats per index; in training mode, with the z-loss."""
     losses: Tensor
     """float32 (B, T'·H'·W'): cross-entropy of each index, in nats."""
 
@@ -92,8 +92,11 @@ class VideoGPT(nn.Module):
         """
         tables = self.tables()
         hidden = self.hidden_states(indices, Conditions(labels, captions, actions), tables)
-        losses = self.head.losses(hidden, indices.flatten(1), tables.head)
-        return GPTOutput(losses.mean(), losses)
+        losses, drift = self.head.losses(hidden, indices.flatten(1), tables.head)
+        loss = losses.mean()
+        if self.training and self.config.z_loss:
+            loss = loss + self.config.z_loss * drift.mean()
+        return GPTOutput(loss, losses)
 
     def hidden_states(self, indices: Tensor, conditions: Conditions, tables: Tables) -> Tensor:
         """What the head predicts each index from: (B, T'·H'·W', D); row n depends on indices before n alone."""

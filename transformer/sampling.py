@@ -58,7 +58,7 @@ def sample_latent_frames(
         sequence[:, place] = index
         if (place + 1) % config.indices_per_frame == 0:
             # One look per latent frame: a look per step would make the GPU wait for the host.
-            if not bool(torch.isfinite(gpt.head.losses(hidden, index, tables.head)).all()):
+            if not bool(torch.isfinite(gpt.head.losses(hidden, index, tables.head).cross_entropy).all()):
                 raise ValueError(
                     f"logits are not finite at index {place}; the model's weights are damaged, train it again"
                 )
