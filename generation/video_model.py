@@ -35,7 +35,7 @@ class Continuation(NamedTuple):
 class VideoModel:
     """A tokenizer and the GPT trained on its indices."""
 
-    def __init__(self, tokenizer: VideoTokenizer, gpt: VideoGPT) -> None:
+    def __init__(self, tokenizer: VideoTokenizer, gpt: VideoGPT, text_encoder: str | None = None) -> None:
         if tokenizer.config.codebook_size != gpt.config.codebook_size:
             raise ValueError(
                 f"the tokenizer has {tokenizer.config.codebook_size} codes, the GPT was trained on "
@@ -44,10 +44,19 @@ class VideoModel:
         self.tokenizer = tokenizer.eval()
         self.gpt = gpt.eval()
         self._text_encoder: TextEncoder | None = None
+        self._encoder_name = text_encoder or gpt.config.conditions.text_encoder
 
     @classmethod
-    def from_pretrained(cls, folder: Path | str, device: torch.device | str = "cpu") -> Self:
+    def from_pretrained(
+        cls, folder: Path | str, device: torch.device | str = "cpu", text_encoder: str | None = None
+    ) -> Self:
         """Load a GPT's model folder or run folder, with the tokenizer it carries.
+
+        Args:
+            folder: Of the GPT.
+            device: Where to run.
+            text_encoder: Folder or hub id of the frozen encoder of its captions, where it is not to be found under
+                the name that training knew; it is loaded with the first caption.
 
         Raises:
             FileNotFoundError: If the folder, its weights or its tokenizer are missing.
@@ -62,7 +71,7 @@ class VideoModel:
                 "tokenizer this GPT was trained with; put that one back or train the GPT on this one's shards"
             )
         tokenizer = VideoTokenizer.from_pretrained(home / "tokenizer")
-        return cls(tokenizer.to(device), gpt.to(device))
+        return cls(tokenizer.to(device), gpt.to(device), text_encoder)
 
     @property
     def fps(self) -> float:
@@ -171,7 +180,12 @@ class VideoModel:
         config, vectors = self.gpt.config.conditions, None
         if config.text_encoder and any(clip.caption for clip in clips):
             if self._text_encoder is None:
-                self._text_encoder = TextEncoder.load(config.text_encoder)
+                self._text_encoder = TextEncoder.load(self._encoder_name)
+                if self._text_encoder.dim != config.text_dim:
+                    raise ValueError(
+                        f"the text encoder {self._encoder_name} makes vectors of {self._text_encoder.dim} numbers, "
+                        f"expected {config.text_dim} of {config.text_encoder}; give the one the model was trained with"
+                    )
             # No caption is not the empty one: its vectors are zero.
             vectors = self._text_encoder.encode([clip.caption or "" for clip in clips], config.caption_words)
             vectors[[clip.caption is None for clip in clips]] = 0

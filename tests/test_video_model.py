@@ -80,6 +80,8 @@ def test_clips_from_nothing(model: VideoModel) -> None:
 class Encoder:
     """Every caption, the empty one too, has the same vectors."""
 
+    dim = 2
+
     def encode(self, captions: list[str], max_tokens: int) -> np.ndarray:
         return np.ones((len(captions), max_tokens, 2), np.float16)
 
@@ -96,7 +98,11 @@ def test_no_caption_is_not_an_empty_one_to_a_text_encoder(model: VideoModel, mon
     captions = told.tensors([ClipConditions(caption="a"), ClipConditions()], 4).captions
     assert captions.shape == (2, 3, 2) and (captions[0] == 1).all() and not captions[1].any()
     told.tensors([ClipConditions(caption="b")], 4)
-    assert loaded == ["some/encoder"]
+    VideoModel(model.tokenizer, gpt, "moved/encoder").tensors([ClipConditions(caption="b")], 4)
+    assert loaded == ["some/encoder", "moved/encoder"]
+    monkeypatch.setattr(Encoder, "dim", 3)
+    with pytest.raises(ValueError, match="another makes vectors of 3 numbers, expected 2 of some/encoder"):
+        VideoModel(model.tokenizer, gpt, "another").tensors([ClipConditions(caption="b")], 4)
 
 
 def test_labels_are_passed_on(model: VideoModel) -> None:

@@ -55,6 +55,8 @@ class Config(SamplingSettings):
     """Validation clips to continue, one per video as far as there are so many."""
     seed: int = 0
     """Sample i uses seed + i."""
+    text_encoder: str | None = None
+    """Folder or hub id of the model's text encoder, where it is no longer found under the name that training knew."""
     data: Path | None = None
     """Folder of videos; default: what the model was trained on."""
     cache: Path = Path("runs/clips")
@@ -68,7 +70,7 @@ def evaluate(config: Config) -> None:
     if config.clips < 1 or not 0 <= config.seed < 2**32:
         raise ValueError(f"clips {config.clips}, seed {config.seed}: expected at least 1, and 0 or more below 2**32")
     device = pick_device(config.device)
-    model = VideoModel.from_pretrained(config.model, device)
+    model = VideoModel.from_pretrained(config.model, device, config.text_encoder)
     model.check_lengths(config.prompt_frames, model.window - config.prompt_frames)
     config.check_codebook(model.gpt.config.head_sizes)
     source = DataSettings.of_model(data_of(config.model), config.data, config.cache)

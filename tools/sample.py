@@ -56,6 +56,8 @@ class Config(SamplingSettings):
     of each line; default: 4, and 1 with --prompts."""
     prompt: str | None = None
     """Caption of the clips, if the model was trained on captions; default: that of each validation clip, else none."""
+    text_encoder: str | None = None
+    """Folder or hub id of the model's text encoder, where it is no longer found under the name that training knew."""
     label: str | None = None
     """Class of the clips, one of the model's labels; default: that of each validation clip, else none."""
     actions: Path | None = None
@@ -89,7 +91,7 @@ class Config(SamplingSettings):
 def sample(config: Config) -> None:
     """Continue prompts, write the clips and the comparison, and print where they are."""
     requests = _requests(config)
-    model = VideoModel.from_pretrained(config.model, pick_device(config.device))
+    model = VideoModel.from_pretrained(config.model, pick_device(config.device), config.text_encoder)
     config.check_codebook(model.gpt.config.head_sizes)
     lengths = [_new_frames(request, config.given_frames, model) for request in requests]
     truth, own = _prompts(config, len(requests), model)
