@@ -100,6 +100,9 @@ def test_where_the_alarm_begins() -> None:
     ground = torch.zeros(100_000, dtype=torch.int64)
     # As the world of balls: nearly everything is background, yet all codes are used.
     assert codebook_alarm(fsq, counted(1000, torch.cat([ground, torch.arange(1000)])), 500) is None
+    # As the world paddle, of which 58 codes tell all there is.
+    paddle = torch.cat([torch.zeros(56_000, dtype=torch.int64), torch.arange(58).repeat(500)])
+    assert codebook_alarm(TokenizerConfig(levels=(5, 5, 5, 5)), counted(625, paddle), 500) is None
     # As 15,360 levels of FSQ in practice: few codes, and these carry much.
     assert codebook_alarm(fsq, counted(15_360, torch.arange(400).repeat(50)), 500) is None
     # As the VQ of the library's defaults: the 95 codes carry much, but 929 do not follow.

@@ -6,10 +6,10 @@ from tokenreel.tokenizer.config import TokenizerConfig
 from tokenreel.tokenizer.usage import CodebookUsage
 
 GRACE_STEPS = 100
-LEAST_SHARE_OF_BITS = 0.3
-"""Of the bits that indices could carry. Balls before a black ground carry 0.3 to 0.4, games and films more."""
-LEAST_SHARE_OF_CODES, LEAST_SHARE_OF_VQ_CODES = 0.1, 0.2
-"""Of the codes that could have been used. Balls before a black ground use all, but nearly all of them seldom."""
+LEAST_SHARE_OF_BITS = 0.2
+"""Of the bits that indices could carry. Balls and a paddle before a black ground carry 0.28 to 0.4, films more."""
+LEAST_SHARE_OF_CODES, LEAST_SHARE_OF_VQ_CODES = 0.05, 0.2
+"""Of the codes that could have been used. Balls use all of 625, though nearly all seldom; the world paddle uses 58."""
 
 
 def codebook_alarm(config: TokenizerConfig, usage: CodebookUsage, step: int) -> str | None:
