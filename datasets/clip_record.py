@@ -32,8 +32,8 @@ class ClipRecord:
         rotation: Degrees counter-clockwise by which frames were turned: 0, 90, 180 or 270.
         sha256: Of the source file.
         flags: What is unusual, by name: ``damaged`` (reason), ``static``, ``black``, ``vfr``, ``upsampled``,
-            ``alpha`` (laid over white), ``clock_jumps`` (number), ``duplicate_of`` (key), ``actions_length`` and
-            ``actions_mismatch`` (what).
+            ``alpha`` (laid over white), ``clock_jumps`` (number), ``duplicate_of`` (key), ``actions_length``,
+            ``actions_mismatch`` and ``actions_resampled`` (what).
         label: Class, from the folder or the metadata.
         caption: Text from the metadata.
         actions: One action per stored frame, from the metadata.

@@ -12,6 +12,8 @@ WORD_BYTES = 16
 """A longer word of a caption counts as several."""
 MOST_ACTIONS = 4096
 """Discrete actions a model is made for; a larger number is a mistake, or an amount."""
+ROUNDING = 1e-9
+"""A deviation below this, relative to the mean, is that of a number that never changes."""
 LARGEST = 1e100
 """Bound of the numbers in a vector: their squares must be finite too."""
 
@@ -20,7 +22,7 @@ def condition_facts(records: Sequence[ClipRecord]) -> dict[str, Any]:
     """Gather what a GPT must know before it can be told such things.
 
     Args:
-        records: Videos of the training split. Those without a label, caption or actions are fine.
+        records: Videos, of which some may have no label, caption or actions.
 
     Returns:
         "labels", the sorted names; and where there are any "captions", {"words": words of the longest}, and
@@ -107,7 +109,9 @@ def _vector_facts(records: Sequence[ClipRecord]) -> dict[str, Any]:
         count += len(vectors)
         mean = mean + shift * len(vectors) / count
         squares += np.square(vectors - vectors.mean(axis=0)).sum(axis=0) + shift**2 * before * len(vectors) / count
-    return {"size": size, "mean": mean.tolist(), "std": np.sqrt(squares / count).tolist()}
+    std = np.sqrt(squares / count)
+    std[std <= ROUNDING * np.maximum(1, np.abs(mean))] = 0
+    return {"size": size, "mean": mean.tolist(), "std": std.tolist()}
 
 
 def _vectors(record: ClipRecord, size: int, first: str) -> np.ndarray:

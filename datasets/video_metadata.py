@@ -78,8 +78,9 @@ def aligned_actions(
 
     Returns:
         One action per stored frame and no flag; or with the flag ``actions_length`` where one action too few
-        was repeated or too many were cut (a damaged file may lack any number of frames); or None and the flag
-        ``actions_mismatch``.
+        was repeated or too many were cut (a damaged file may lack any number of frames), and the flag
+        ``actions_resampled`` where frames, and their actions, were dropped or repeated to change the rate; or None
+        and the flag ``actions_mismatch``.
     """
     if actions is None:
         return None, {}
@@ -87,7 +88,10 @@ def aligned_actions(
     remark = f"{count} actions for {expected} frames"
     if count and (abs(count - expected) <= 1 or (facts["damaged"] and count > expected)):
         picked = [actions[min(index, count - 1)] for index in indices]
-        return picked, {} if count == expected else {"actions_length": remark}
+        flags = {} if count == expected else {"actions_length": remark}
+        if indices != list(range(len(indices))) or len(indices) < expected:
+            flags["actions_resampled"] = f"{len(set(indices))} of {count} actions kept, those of the frames kept"
+        return picked, flags
     return None, {"actions_mismatch": remark}
 
 

@@ -72,12 +72,14 @@ class Request:
             if len(self.actions) < num_frames:
                 raise ValueError(
                     f"got {len(self.actions)} actions for {num_frames} new frames; give one per frame, or ask for "
-                    f"{len(self.actions)} frames or fewer"
+                    "fewer frames"
                 )
             before = list(own.actions or [None] * prompt_frames)[:prompt_frames]
             actions = [*before, *self.actions[:num_frames]]
             actions[0] = None  # nothing leads to a clip's first frame
-        return ClipConditions(self.label or own.label, self.prompt or own.caption, actions)
+        label = own.label if self.label is None else self.label
+        caption = own.caption if self.prompt is None else self.prompt or None  # "" says that there is none
+        return ClipConditions(label, caption, actions)
 
 
 def read_requests(path: Path) -> list[Request]:
@@ -118,7 +120,7 @@ def read_actions(path: Path) -> list[Any]:
     except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}); expected a list of actions") from None
     actions = said.get("actions") if isinstance(said, dict) else said
-    if not isinstance(actions, list):
+    if not isinstance(actions, list) or not actions:
         raise ValueError(f'{path}: expected a list such as ["left", "left", "stay"], or {{"actions": [...]}}')
     return actions
 
@@ -126,7 +128,10 @@ def read_actions(path: Path) -> list[Any]:
 def _text(path: Path) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    return path.read_text(encoding="utf-8-sig")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from None
 
 
 def _whole(value: Any) -> bool:

@@ -43,6 +43,8 @@ class VideoModel:
             )
         self.tokenizer = tokenizer.eval()
         self.gpt = gpt.eval()
+        if text_encoder and not gpt.config.conditions.text_encoder:
+            raise ValueError(f"text encoder {text_encoder}: this model was trained without one; leave it out")
         self._text_encoder: TextEncoder | None = None
         self._encoder_name = text_encoder or gpt.config.conditions.text_encoder
 

@@ -160,6 +160,14 @@ CASES = {
     "no actions": (f"{SAMPLE} --actions nowhere.json --out new", "there is no file nowhere.json"),
     "a request": (f"{SAMPLE} --prompts bad.jsonl --out new", "bad.jsonl, line 1: got .* expected a JSON object with"),
     "a kind of condition": (f"{GPT} --shards tokens --conditions colours --run new", "colours"),
+    "a condition that the data lacks": (
+        f"{GPT} --shards tokens --conditions actions --run new",
+        "conditions actions: the shards have no actions; leave that out",
+    ),
+    "a text encoder for nothing": (
+        f"{SAMPLE} --text-encoder some/encoder --out new",
+        "text encoder some/encoder: this model was trained without one",
+    ),
     "context noise": (
         f"{GPT} --shards tokens --context-noise 1 --run new",
         r"context_noise 1.0: expected a share in \[0, 1\)",

@@ -46,10 +46,15 @@ def test_vectors_have_the_mean_and_deviation_of_all_frames() -> None:
     np.testing.assert_allclose(facts["std"], whole.std(axis=0), rtol=1e-6, atol=1e-12)
 
 
+def test_a_number_that_never_changes_has_no_deviation() -> None:
+    videos = [video(actions=[[value, 0.3, 1 / 3] for value in (0.1, 0.2, 0.7)]) for _ in range(5)]
+    assert condition_facts(videos)["actions"]["std"][1:] == [0, 0]
+
+
 def test_the_gpt_takes_them() -> None:
     facts = condition_facts([video(label="x", caption="two words", actions=[[1, 2], [3, 4.5]])])
     config = ConditionConfig.of_data(facts, ("labels", "captions", "actions"), 4, 0.1)
-    assert config.kinds == ("labels", "captions", "actions") and config.caption_words == 2
+    assert config.kinds == ("labels", "captions", "actions") and config.caption_words == 8
     assert config.action_mean == (2, 3.25) and config.action_std == (1, 1.25)
 
 

@@ -160,6 +160,33 @@ def test_guidance_moves_the_scores_away_from_those_without_conditions(factors: i
     assert not torch.equal(made(5.0, conditions), plain)
 
 
+@torch.no_grad()
+def test_guidance_leaves_values_out_that_cannot_be() -> None:
+    """17 codes in two factors of 5 and 4 values: three pairs are no code, their scores minus infinity."""
+    conditions = ConditionConfig(labels=("cat", "dog"))
+    gpt = VideoGPT(GPTConfig(17, GRID, GPTSize(dim=64, depth=1), conditions=conditions, factors=2))
+    for parameter in gpt.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    nothing, labels = torch.zeros(64, 0, 2, 3, dtype=torch.int64), torch.ones(64, dtype=torch.int64)
+    made = sample_indices(gpt.eval(), nothing, 3, SamplingSettings(guidance=2.0), range(64), Conditions(labels))
+    assert made.max() < 17
+
+
+def test_conditions_of_other_clips_are_refused() -> None:
+    gpt, prompt = random_gpt("all"), torch.randint(K, (2, 1, 2, 3))
+    known = gpt.config.conditions
+    for clips, t_lat in ((1, 3), (2, 1)):
+        told = known.tensors([ClipConditions(actions=[0] * 6)] * clips, t_lat)
+        with pytest.raises(ValueError, match=r"expected those of 2 clips and 3 latent frames"):
+            sample_indices(gpt, prompt, 2, SamplingSettings(), [0, 1], told)
+
+
+def test_actions_equal_to_the_mean_are_something_said() -> None:
+    assert said("nothing").empty and Conditions().empty and Conditions(labels=torch.zeros(2)).empty
+    assert not Conditions(actions=torch.zeros(1, 3, 2, 2)).empty
+    assert Conditions(actions=torch.full((1, 3, 2, 2), math.nan)).empty
+
+
 def test_guidance_without_a_condition_is_refused() -> None:
     gpt, prompt = random_gpt("labels"), torch.randint(K, (1, 1, 2, 3))
     for conditions in (None, Conditions(), Conditions(labels=torch.tensor([0]))):
@@ -244,6 +271,8 @@ def test_a_record_is_read_as_far_as_the_model_knows_of_such_things() -> None:
     unknown = {"label": "bird", "caption": "one two three four"}
     assert ConditionConfig(**KINDS["all"]).of_record(unknown) == ClipConditions()
     assert ConditionConfig(**ENCODED).of_record(unknown).caption == "one two three four"
+    renumbered = {"actions": [0, 2, 1], "action_names": ["right", "stay", "left"]}
+    assert ConditionConfig(**DISCRETE).of_record(renumbered).actions == [None, "right", "left"]
 
 
 def test_what_the_data_allows_becomes_the_configuration_and_survives_json() -> None:
@@ -279,6 +308,11 @@ def test_vectors_are_told_in_the_units_of_the_training_data() -> None:
         ("vectors", ClipConditions(actions=[[0.0, 1.0]] * 5 + [[1.0]]), r"action \[1.0\], expected a list of 2"),
         ("vectors", ClipConditions(actions=[[0.0, math.nan]] * 6), "is not finite"),
         ("vectors", ClipConditions(actions=[1] * 6), "action 1, expected a list of 2 numbers"),
+        ("vectors", ClipConditions(actions=[["left", 0.3]] * 6), "expected a list of 2 numbers"),
+        ("vectors", ClipConditions(actions=[{"x": 1, "y": 2}] * 6), "expected a list of 2 numbers"),  # type: ignore[list-item]
+        ("actions", ClipConditions(actions=[math.inf] * 6), "action inf is unknown"),
+        ("actions", ClipConditions(actions=[math.nan] * 6), "action nan is unknown"),
+        ("actions", ClipConditions(actions=[True] * 6), "action True is unknown"),
     ],
 )
 def test_conditions_that_a_model_does_not_know(kind: str, clip: ClipConditions, message: str) -> None:

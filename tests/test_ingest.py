@@ -205,14 +205,18 @@ def test_actions_follow_the_frames_that_are_kept(tmp_path: Path) -> None:
     store = stored(root, tmp_path / "cache")
     a, b, c = store.records
     frames = store.frames(a)[:, 0, 0, 0].tolist()
-    assert a.actions == frames == [0, 3, 6, 9, 12, 15, 18, 21, 24, 27] and a.flags == {}
-    assert b.actions == a.actions and b.flags == {"actions_length": "29 actions for 30 frames"}
+    assert a.actions == frames == [0, 3, 6, 9, 12, 15, 18, 21, 24, 27]
+    assert a.flags == {"actions_resampled": "10 of 30 actions kept, those of the frames kept"}
+    assert b.actions == a.actions and b.flags["actions_length"] == "29 actions for 30 frames"
     assert c.actions is None and c.flags == {"actions_mismatch": "20 actions for 30 frames"}
 
 
 def test_actions_one_too_few_or_many() -> None:
     facts = {"source_frames": 4, "damaged": None}
-    assert aligned_actions([5, 6, 7], facts, [0, 3]) == ([5, 7], {"actions_length": "3 actions for 4 frames"})
+    assert aligned_actions([5, 6, 7, 8], facts, [0, 1, 2, 3]) == ([5, 6, 7, 8], {})
+    picked, flags = aligned_actions([5, 6, 7], facts, [0, 3])
+    assert picked == [5, 7] and flags["actions_length"] == "3 actions for 4 frames"
+    assert "actions_resampled" in aligned_actions([5, 6, 7, 8], facts, [0, 0, 1, 1, 2, 2, 3, 3])[1]
     assert aligned_actions([5, 6, 7, 8, 9], facts, [3])[0] == [8]
     assert aligned_actions([5, 6, 7, 8, 9, 0], facts, [3])[0] is None
     # Of a damaged file the actions of the missing frames are left over.

@@ -49,6 +49,13 @@ def test_files_that_hold_no_requests(name: str, text: str, message: str, tmp_pat
         read_requests(path)
 
 
+def test_text_of_another_encoding_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("ein roter Ball über Grün".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"prompts.txt is not UTF-8 text .*; save it as UTF-8"):
+        read_requests(path)
+
+
 def test_files_that_are_not_there(tmp_path: Path) -> None:
     for read in (read_requests, read_actions):
         with pytest.raises(FileNotFoundError, match=r"there is no file .*none.jsonl"):
@@ -60,7 +67,12 @@ def test_actions_are_a_list_alone_or_by_name(tmp_path: Path) -> None:
     for said in ([0, "left", [0.5, 1]], {"actions": [0, "left", [0.5, 1]], "more": 1}):
         path.write_text(json.dumps(said))
         assert read_actions(path) == [0, "left", [0.5, 1]]
-    for text, message in (("{}", "expected a list such as"), ("3", "expected a list such as"), ("[", "not valid JSON")):
+    for text, message in (
+        ("{}", "expected a list such as"),
+        ("[]", "expected a list such as"),
+        ("3", "expected a list such as"),
+        ("[", "not valid JSON"),
+    ):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             read_actions(path)
@@ -73,6 +85,7 @@ OWN = ClipConditions("cat", "a cat", [None, 1, 2, 3, 4, 5])
     ("request_", "own", "prompt_frames", "expected"),
     [
         (Request(), OWN, 2, OWN),
+        (Request(""), OWN, 2, ClipConditions("cat", None, OWN.actions)),
         (Request("a dog", "dog"), OWN, 2, ClipConditions("dog", "a dog", OWN.actions)),
         (Request(actions=[7, 8, 9, 9, 9]), OWN, 2, ClipConditions("cat", "a cat", [None, 1, 7, 8, 9, 9])),
         (Request(actions=[7, 8, 9, 9]), ClipConditions(), 2, ClipConditions(actions=[None, None, 7, 8, 9, 9])),
@@ -87,5 +100,5 @@ def test_what_is_requested_goes_before_what_is_known(
 
 def test_too_few_actions_are_refused() -> None:
     known: Any = Request(actions=[1, 2, 3])
-    with pytest.raises(ValueError, match="got 3 actions for 4 new frames; give one per frame, or ask for 3 frames"):
+    with pytest.raises(ValueError, match="got 3 actions for 4 new frames; give one per frame, or ask for fewer frames"):
         known.conditions(OWN, 2, 4)

@@ -10,7 +10,7 @@ Each clip is written on its own, and all of them into one comparison: prompt and
 really happened, prompt frames bordered green, new ones orange (grid.mp4 or the chosen format, grid.png).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -26,8 +26,9 @@ from tokenreel.generation.requests import Request, read_actions, read_requests
 from tokenreel.training.command_line import run_tool
 from tokenreel.training.hardware import DeviceName, pick_device
 from tokenreel.training.run_folder import check_writable
-from tokenreel.transformer import ClipConditions, SamplingSettings
+from tokenreel.transformer import ClipConditions, Conditions, SamplingSettings
 from tokenreel.transformer.pretrained import data_of
+from tokenreel.transformer.sampling import check_guidance
 
 PROMPT_FRAMES = 4
 NUM_SAMPLES = 4
@@ -120,8 +121,9 @@ def _requests(config: Config) -> list[Request]:
         raise ValueError(f"num_samples {copies}: expected at least 1")
     actions = read_actions(config.actions) if config.actions else None
     general = Request(config.prompt, config.label, actions, None, config.frames, config.format)
-    every = [request.over(general) for request in read for _ in range(copies)]
-    return [Request(seed=config.seed + i).over(each) if each.seed is None else each for i, each in enumerate(every)]
+    every = [(request.over(general), copy) for request in read for copy in range(copies)]
+    seeds = [config.seed + i if each.seed is None else each.seed + copy for i, (each, copy) in enumerate(every)]
+    return [replace(each, seed=seed) for (each, _), seed in zip(every, seeds, strict=True)]
 
 
 def _new_frames(request: Request, prompt_frames: int, model: VideoModel) -> int:
@@ -147,11 +149,16 @@ def _continued(
     step = model.tokenizer.config.stride[0]
     alike = {length: [i for i, own in enumerate(lengths) if own == length] for length in sorted(set(lengths))}
     groups = [(length, all_[k : k + AT_ONCE]) for length, all_ in alike.items() for k in range(0, len(all_), AT_ONCE)]
+    told: list[Conditions] = []
     for length, rows in groups:
-        model.tensors([said[i] for i in rows], (prompts.shape[1] + length) // step)
+        told.append(model.tensors([said[i] for i in rows], (prompts.shape[1] + length) // step))
+    if all(part.empty for part in told):
+        check_guidance(model.gpt, config, None)
     for length, rows in groups:
         seeds = [requests[i].seed or 0 for i in rows]
-        clips = model.continue_frames(prompts[rows], length, config, seeds, [said[i] for i in rows]).frames
+        # Of clips that are all told nothing, guidance has nothing to strengthen.
+        settings = replace(config, guidance=1.0) if told.pop(0).empty else config
+        clips = model.continue_frames(prompts[rows], length, settings, seeds, [said[i] for i in rows]).frames
         made |= dict(zip(rows, clips, strict=True))
     return [made[i] for i in range(len(requests))]
 

@@ -34,6 +34,11 @@ from tokenreel.training.hardware import DeviceName, peak_memory_mb, pick_device
 from tokenreel.training.run_folder import check_writable
 from tokenreel.transformer.text_encoder import TextEncoder
 
+FLAGS = {
+    "actions_mismatch": "have no actions, since their number does not fit",
+    "actions_resampled": "lost or repeated actions with their frames (train the tokenizer with --fps 0 to keep them)",
+}
+"""What happened to actions at ingest, in words."""
 # Rows per caption at least: what people ask for may be longer than the captions of the training.
 SHORTEST_PREFIX = 8
 CAPTIONS_AT_ONCE = 1024
@@ -83,11 +88,15 @@ def tokenize_dataset(config: Config) -> None:
     store = open_data(source)
     told = source.describe(store) if config.data else origin["data"]
     windows = _windows(store, clip_frames, config.hop)
+    facts = _facts(store)
     check_writable(config.out)
     _carry_tokenizer(home, config.out / "tokenizer")
-    captions = {"captions": _encode_captions(encoder, store, config.out / CAPTIONS)} if encoder else {}
+    if encoder:
+        facts["captions"] = _encode_captions(encoder, store, config.out / CAPTIONS)
     for split, clips in windows.items():
-        manifest = _write_split(tokenizer, clips, _plan(config, tokenizer, home, clips, told, captions), config)
+        manifest = _write_split(
+            tokenizer, clips, _plan(config, tokenizer, home, clips, {"data": told, **facts}), config
+        )
         tokens = manifest.num_clips * int(np.prod(manifest.grid))
         print(f"{split}: {manifest.num_clips} clips, {tokens} tokens in {len(manifest.shards)} shards")
     device = next(tokenizer.parameters()).device
@@ -124,6 +133,19 @@ def _carry_tokenizer(home: Path, target: Path) -> None:
         shutil.copytree(home, building, dirs_exist_ok=True)
 
 
+def _facts(store: ClipStore) -> dict[str, Any]:
+    """What a GPT can be conditioned on: classes of training videos, all else of all splits.
+
+    So a mistake in any of them is found before the work begins.
+    """
+    facts = {**condition_facts(store.records), "labels": condition_facts(store.split("train"))["labels"]}
+    for flag, words in FLAGS.items():
+        found = [record for record in store.records if flag in record.flags]
+        if found:
+            print(f"{len(found)} videos {words}, such as {found[0].file}: {found[0].flags[flag]}")
+    return facts
+
+
 def _encode_captions(encoder: TextEncoder, store: ClipStore, folder: Path) -> dict[str, Any]:
     """Store the vectors of every distinct caption, of all splits; returns what the manifest says of them."""
     captions = sorted({record.caption for record in store.records if record.caption is not None})
@@ -147,8 +169,7 @@ def _plan(
     tokenizer: VideoTokenizer,
     home: Path,
     windows: ClipWindows,
-    told: dict[str, Any],
-    captions: dict[str, Any],
+    source: dict[str, Any],
 ) -> ShardPlan:
     store, first = windows.store, windows.records[0]
     manifest = ShardManifest(
@@ -161,12 +182,7 @@ def _plan(
         fps=store.info["settings"]["fps"],
         clip_frames=windows.clip_frames,
         hop=windows.hop,
-        source={
-            "data": told,
-            "levels": list(tokenizer.config.digits),
-            **condition_facts(store.split("train")),
-            **captions,
-        },
+        source={"levels": list(tokenizer.config.digits), **source},
     )
     return ShardPlan(manifest, len(windows), config.clips_per_shard)
 

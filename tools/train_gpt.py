@@ -235,6 +235,26 @@ def _matching_tokenizer(config: Config, shards: TokenShards) -> Path:
     return folder
 
 
+def _told(known: ConditionConfig, wanted: tuple[str, ...]) -> str:
+    """What the model is conditioned on, in words.
+
+    Raises:
+        ValueError: If some kinds were asked for by name and the shards lack one.
+    """
+    missing = [kind for kind in wanted if kind not in known.kinds]
+    if missing and wanted != KINDS:
+        raise ValueError(
+            f"conditions {' '.join(wanted)}: the shards have no {' and no '.join(missing)}; leave that out, or "
+            "tokenize videos that have them (actions_mismatch in clips.jsonl says where their number was wrong)"
+        )
+    said = {
+        "labels": f"{len(known.labels)} labels",
+        "captions": f"captions of up to {known.caption_words} {'tokens' if known.text_encoder else 'words'}",
+        "actions": f"actions ({', '.join(known.action_names) or f'{known.action_size} numbers'})",
+    }
+    return "conditioned on " + (", ".join(said[kind] for kind in known.kinds) or "nothing")
+
+
 def _advise(config: Config, clips: int) -> None:
     """Say when a run is so long for its data that it may learn it by heart."""
     times = exposure(config.steps, config.batch_size, clips)
@@ -255,6 +275,7 @@ def train_gpt(config: Config) -> None:
     manifest = shards.manifest
     made_of = {"tokenizer": manifest.tokenizer, "grid": manifest.grid, "hop": manifest.hop, "clips": len(shards)}
     resolved: dict[str, Any] = {**asdict(replace(config, resume=False)), "made_of": {**made_of, **manifest.source}}
+    print(_told(stage.model.config.conditions, config.conditions))
     _advise(config, len(shards))
     train(
         stage,

@@ -18,7 +18,8 @@ class TrainingSettings:
     batch_size: int = 16
     """Clips per step."""
     accumulate: int = 1
-    """Parts in which a step's clips go through the model one after the other: less memory, the same gradient."""
+    """Parts in which a step's clips go through the model one after the other: less memory, the same gradient
+    (but for what is drawn at random: dropout, hidden conditions)."""
     lr: float = 3e-3
     """Peak learning rate, of Muon and AdamW alike."""
     warmup: int = 50

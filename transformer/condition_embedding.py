@@ -69,6 +69,11 @@ class ConditionEmbedding(nn.Module):
             actions = torch.full(shape, torch.nan, device=device)
         elif actions is None:
             actions = torch.zeros(batch, t_lat, config.frames_per_latent, dtype=torch.int64, device=device)
+        for name, part in (("labels", labels), ("captions", captions), ("actions", actions)):
+            if len(part) != batch or (name == "actions" and part.shape[1] < t_lat):
+                raise ValueError(
+                    f"{name} have shape {tuple(part.shape)}, expected those of {batch} clips and {t_lat} latent frames"
+                )
         return Conditions(labels, captions, actions[:, :t_lat])
 
 

@@ -16,6 +16,9 @@ from torch import Tensor
 WORD_BYTES = 16
 """Bytes of one prefix token of a caption; a longer word takes several."""
 
+SHORTEST_CAPTION = 8
+"""Words that a caption may have at least, however short those of the training are."""
+
 KINDS: tuple[Literal["labels", "captions", "actions"], ...] = ("labels", "captions", "actions")
 """What a model can be told, by name."""
 
@@ -58,7 +61,10 @@ class Conditions(NamedTuple):
     @property
     def empty(self) -> bool:
         """Whether they say nothing about any clip."""
-        return not any(bool(part.nan_to_num().any()) for part in self if part is not None)
+        said = [part for part in (self.labels, self.captions) if part is not None]
+        if self.actions is not None:
+            said.append(~self.actions.isnan() if self.actions.is_floating_point() else self.actions)
+        return not any(bool(part.any()) for part in said)
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,7 @@ class ConditionConfig:
         labels, captions, actions = (facts.get(name) or {} if name in use else {} for name in KINDS)
         return cls(
             labels=tuple(labels),
-            caption_words=captions.get("words", 0),
+            caption_words=max(captions["words"], SHORTEST_CAPTION) if captions else 0,
             text_encoder=captions.get("encoder", ""),
             text_dim=captions.get("dim", 0),
             action_names=tuple(actions.get("names", ())),
@@ -137,6 +143,9 @@ class ConditionConfig:
             record: "label", "caption", "actions"; ``actions[t]`` is what was done after frame t.
         """
         label, caption, done = (record.get(name) for name in ("label", "caption", "actions"))
+        names = record.get("action_names")
+        if done is not None and names and self.action_names and tuple(names) != self.action_names:
+            done = [names[int(action)] for action in done]  # the numbers mean something else there
         return ClipConditions(
             label if label in self.labels else None,
             caption if self.caption_words and (self.text_encoder or len(words(caption or "")) <= self.caption_words)
@@ -187,7 +196,7 @@ class ConditionConfig:
             if vectors is None:
                 vectors = np.zeros((len(captions), self.caption_words, self.text_dim), dtype=np.float32)
             return torch.from_numpy(np.asarray(vectors, dtype=np.float32))
-        spelled = torch.zeros(len(captions), self.caption_words, WORD_BYTES, dtype=torch.int64)
+        spelled = np.zeros((len(captions), self.caption_words, WORD_BYTES), dtype=np.int64)
         for row, caption in enumerate(captions):
             found = words(caption or "")
             if len(found) > self.caption_words:
@@ -196,8 +205,8 @@ class ConditionConfig:
                     "this model was trained on; shorten it"
                 )
             for place, word in enumerate(found):
-                spelled[row, place, : len(word)] = torch.tensor(list(word)) + 1
-        return spelled
+                spelled[row, place, : len(word)] = np.frombuffer(word, dtype=np.uint8).astype(np.int64) + 1
+        return torch.from_numpy(spelled)
 
     def _actions(self, actions: Sequence[Sequence[Action | None] | None], t_lat: int) -> Tensor | None:
         if "actions" not in self.kinds:
@@ -222,14 +231,14 @@ class ConditionConfig:
         names = self.action_names
         if isinstance(action, str) and action in names:
             return 1 + names.index(action)
-        if isinstance(action, int | float) and action == int(action) and 0 <= action < len(names):
-            return 1 + int(action)
+        if _number(action) and 0 <= action < len(names) and action == int(action):  # type: ignore[operator, arg-type]
+            return 1 + int(action)  # type: ignore[arg-type]
         raise ValueError(
             f"action {action!r} is unknown to this model; it knows 0 to {len(names) - 1}: {', '.join(names)}"
         )
 
     def _vector(self, action: Action) -> list[float]:
-        if isinstance(action, str | int | float) or len(action) != self.action_size:
+        if not isinstance(action, list | tuple) or len(action) != self.action_size or not all(map(_number, action)):
             raise ValueError(f"action {action!r}, expected a list of {self.action_size} numbers")
         scaled = zip(action, self.action_mean, self.action_std, strict=True)
         values = [(value - mean) / (std or 1.0) for value, mean, std in scaled]
@@ -242,6 +251,10 @@ def words(caption: str) -> list[bytes]:
     """Runs of bytes between white space, those of more than 16 bytes cut into several."""
     spelled = [word.encode("utf-8") for word in caption.split()]
     return [word[begin : begin + WORD_BYTES] for word in spelled for begin in range(0, len(word), WORD_BYTES)]
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _any(clips: Sequence[ClipConditions], name: str) -> bool:

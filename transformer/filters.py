@@ -45,7 +45,8 @@ class SamplingSettings:
         if not self.guided:
             return logits
         told, untold = logits.chunk(2)
-        return untold + self.guidance * (told - untold)
+        # Minus infinity, where a value cannot be, stays so instead of becoming no number.
+        return torch.where(untold.isneginf(), untold, untold + self.guidance * (told - untold))
 
     def check_codebook(self, head_sizes: tuple[int, ...]) -> None:
         """Whether the settings fit a model that chooses among so many values (``GPTConfig.head_sizes``).

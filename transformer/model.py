@@ -159,6 +159,7 @@ class VideoGPT(nn.Module):
         where = self.row_embedding(row) + self.column_embedding(column)
         if told.frames is None:
             return where
+        # The last token of a window predicts nothing: what stands behind it is not asked for.
         frame = (places[0] // self.config.indices_per_frame).clamp(max=told.frames.shape[1] - 1)
         return where + told.frames[:, frame]
 

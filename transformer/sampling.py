@@ -114,6 +114,15 @@ def _check(
             f"new one and at most {grid[0]} together, the window this GPT was trained on"
         )
     settings.check_codebook(gpt.config.head_sizes)
+    check_guidance(gpt, settings, conditions)
+
+
+def check_guidance(gpt: VideoGPT, settings: SamplingSettings, conditions: Conditions | None) -> None:
+    """Whether there is something to guide by, if that is asked for.
+
+    Raises:
+        ValueError: If no clip is told anything.
+    """
     if settings.guided and (conditions is None or conditions.empty):
         known = (
             " or ".join(gpt.config.conditions.kinds) or "nothing: it was trained without labels, captions and actions"
