@@ -69,11 +69,15 @@ def _ordered(own: ClipConditions, order: str) -> ClipConditions:
 
 
 def _moved(order: str, paddle: np.ndarray, withheld: np.ndarray, begun: np.ndarray) -> list[dict[str, Any]]:
-    """How far the paddle was moved by the end, and how often the right way: as told, and untold."""
+    """How far the paddle was moved by the last frame that shows it, and how often the right way: as told, and untold.
+
+    Under the right wall, which is as red, it cannot be seen.
+    """
     sign = -1 if order == "LEFT" else 1
     figures = []
     for each in (paddle, withheld):
-        moved = each[:, -1] - begun
+        last = each.shape[1] - 1 - np.argmax(~np.isnan(each[:, ::-1]), axis=1)
+        moved = each[np.arange(len(each)), last] - begun
         figures.append((float(np.nanmean(moved)), float(np.mean(sign * np.nan_to_num(moved) > 1))))
     (far, right), (far_untold, right_untold) = figures
     return [
