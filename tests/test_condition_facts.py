@@ -47,7 +47,8 @@ def test_vectors_have_the_mean_and_deviation_of_all_frames() -> None:
 
 
 def test_a_number_that_never_changes_has_no_deviation() -> None:
-    videos = [video(actions=[[value, 0.3, 1 / 3] for value in (0.1, 0.2, 0.7)]) for _ in range(5)]
+    # Of unequal lengths, so that rounding leaves something of the constants' deviation.
+    videos = [video(actions=[[float(k), 0.3, 1 / 3] for k in range(n)]) for n in (7, 16, 31, 48)]
     assert condition_facts(videos)["actions"]["std"][1:] == [0, 0]
 
 

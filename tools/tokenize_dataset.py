@@ -32,6 +32,7 @@ from tokenreel.tokenizer.pretrained import find_folder, read_provenance
 from tokenreel.training.command_line import command, run_tool
 from tokenreel.training.hardware import DeviceName, peak_memory_mb, pick_device
 from tokenreel.training.run_folder import check_writable
+from tokenreel.transformer.conditions import SHORTEST_CAPTION
 from tokenreel.transformer.text_encoder import TextEncoder
 
 FLAGS = {
@@ -39,8 +40,6 @@ FLAGS = {
     "actions_resampled": "lost or repeated actions with their frames (train the tokenizer with --fps 0 to keep them)",
 }
 """What happened to actions at ingest, in words."""
-# Rows per caption at least: what people ask for may be longer than the captions of the training.
-SHORTEST_PREFIX = 8
 CAPTIONS_AT_ONCE = 1024
 
 
@@ -154,7 +153,7 @@ def _encode_captions(encoder: TextEncoder, store: ClipStore, folder: Path) -> di
             f"no training video has a caption, expected some for --text-encoder {encoder.name}; add them "
             "(metadata.jsonl), or leave the option out"
         )
-    words = max(SHORTEST_PREFIX, encoder.longest(captions))
+    words = max(SHORTEST_CAPTION, encoder.longest(captions))
     begins = track(
         range(0, len(captions), CAPTIONS_AT_ONCE), "captions", transient=True, disable=not sys.stdout.isatty()
     )

@@ -17,7 +17,7 @@ WORD_BYTES = 16
 """Bytes of one prefix token of a caption; a longer word takes several."""
 
 SHORTEST_CAPTION = 8
-"""Words that a caption may have at least, however short those of the training are."""
+"""Words (tokens of a text encoder) that a caption may have at least, however short those of the training are."""
 
 KINDS: tuple[Literal["labels", "captions", "actions"], ...] = ("labels", "captions", "actions")
 """What a model can be told, by name."""
