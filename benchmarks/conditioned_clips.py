@@ -41,6 +41,6 @@ def through_tokenizer(model: VideoModel, clips: np.ndarray) -> np.ndarray:
     """True clips as the tokenizer shows them, uint8 (B, T, H, W, 3): no GPT can do better."""
     shown = []
     for begin in range(0, len(clips), CLIPS_AT_ONCE):
-        video = to_video(clips[begin : begin + CLIPS_AT_ONCE]).to(model.gpt.angles.device)
+        video = to_video(clips[begin : begin + CLIPS_AT_ONCE]).to(model.gpt.device)
         shown.append(to_frames(model.tokenizer.decode(model.tokenizer.encode(video))))
     return np.concatenate(shown)

@@ -40,13 +40,15 @@ from tokenreel.training.hardware import keep_freed_memory, pick_precision
 from tokenreel.training.optimizer import MuonAdamW, build_optimizer, orthogonalize
 from tokenreel.training.schedule import Schedule
 from tokenreel.transformer import GPTConfig, GPTSize, VideoGPT, attention
-from tokenreel.transformer.backbone import build_decoder
+from tokenreel.transformer.positions import BANDS, token_positions
 
 AS_IT_IS = "as it is"
 SIZE = GPTSize(dim=256, depth=4)
 WARMUP, DECAY_SHARE = 50, 0.5
 ONE_AXIS_PERIOD = 10_000.0
 """Of rotary positions that count tokens: the usual one."""
+SLOWEST = 0.01
+"""Radians per step of the slowest pair of bands that slow down geometrically from 1."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,9 @@ def variants() -> dict[str, Variant]:
         "optimizer: AdamW alone, 3e-3": replace(base, lr=3e-3, optimizer=_adamw),
         "optimizer: 4 iterations in Muon": replace(base, during=lambda: patch.object(muon, "orthogonalize", quick)),
         "positions: rotary along one axis": replace(base, prepare=_one_axis),
-        "queries and keys not normalised": replace(base, prepare=_without_qk_norm),
+        "positions: queries turned by their own places": replace(base, prepare=_own_places),
+        "positions: the same, in geometric bands": replace(base, prepare=_usual_bands),
+        "queries and keys not normalised": replace(base, during=lambda: patch.object(attention, "_norm", Tensor.float)),
         "z-loss: off": replace(base, z_loss=0.0),
         "not told what stood there a latent frame earlier": replace(base, prepare=_without_earlier),
         "attention: torch's kernel": replace(base, during=lambda: patch.object(attention, "attend_by_rows", _torchs)),
@@ -86,26 +90,23 @@ def _adamw(model: nn.Module, lr: float, weight_decay: float, dtype: torch.dtype)
 
 def _one_axis(gpt: VideoGPT) -> None:
     """Rotary angles that count tokens in raster order."""
-    length, pairs = gpt.angles.shape
+    length, pairs = gpt.key_angles.shape
     frequency = ONE_AXIS_PERIOD ** (-torch.arange(pairs) / pairs)
-    gpt.angles.copy_(torch.arange(length)[:, None] * frequency)
+    for angles in (gpt.query_angles, gpt.key_angles):
+        angles.copy_(torch.arange(length)[:, None] * frequency)
 
 
-class WithoutQKNorm(nn.Module):
-    """The library's decoder, made and run without norms of queries and keys."""
-
-    def __init__(self, size: GPTSize) -> None:
-        super().__init__()
-        self.decoder = build_decoder(size, attn_qk_rmsnorm=False)
-
-    def forward(self, x: Tensor, angles: Tensor) -> Tensor:
-        """As :class:`~tokenreel.transformer.backbone.Backbone`."""
-        out: Tensor = self.decoder(x, rotary_pos_emb=(angles.repeat_interleave(2, dim=-1)[None], 1.0))
-        return out
+def _own_places(gpt: VideoGPT) -> None:
+    """Queries turned by where their own index stands, as keys are."""
+    gpt.query_angles.copy_(gpt.key_angles)
 
 
-def _without_qk_norm(gpt: VideoGPT) -> None:
-    gpt.backbone = WithoutQKNorm(gpt.config.size)  # type: ignore[assignment]
+def _usual_bands(gpt: VideoGPT) -> None:
+    """Queries and keys at their own places, in bands that slow down geometrically to a hundredth."""
+    places = token_positions(gpt.config.grid, gpt.config.prefix)[:-1].float()
+    bands = [places[:, axis, None] * SLOWEST ** (torch.arange(pairs) / pairs) for axis, pairs in enumerate(BANDS)]
+    for angles in (gpt.query_angles, gpt.key_angles):
+        angles.copy_(torch.cat(bands, dim=-1))
 
 
 def _without_earlier(gpt: VideoGPT) -> None:

@@ -32,7 +32,7 @@ def sample_with_library_cache(gpt: VideoGPT, prompt: Tensor, num_latent_frames: 
     sequence[:, :start] = prompt.flatten(1)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     uniform = torch.stack([torch.rand(total - start, generator=g, dtype=torch.float64) for g in generators])
-    angles = gpt.angles.repeat_interleave(2, dim=-1)[None]
+    angles = gpt.key_angles.repeat_interleave(2, dim=-1)[None]
     tables = gpt.tables()
     told = gpt.conditions(Conditions(), B, GRID[0])
     tokens = torch.cat([gpt.embed_prefix(told, tables), gpt.embed(sequence[:, :start], 0, tables, told)], dim=1)
@@ -64,6 +64,7 @@ def compare(name: str, size: GPTSize, batch: int, repeats: int, bandwidth: float
     gpt = VideoGPT(GPTConfig(codebook_size=1024, grid=GRID, size=size)).eval()
     for parameter in gpt.parameters():  # a fresh model scores all indices alike
         torch.nn.init.normal_(parameter, std=0.02)
+    gpt.query_angles.copy_(gpt.key_angles)  # the library has one angle for both
     prompt = torch.randint(0, 1024, (batch, 1, *GRID[1:]))
     seeds = list(range(batch))
     if not torch.equal(

@@ -1,13 +1,13 @@
 """The vectors that a text encoder made of captions, each distinct caption once, beside the token shards.
 
-write_caption_table(Path("runs/tokens/captions"), "models/minilm", captions, vectors)
+write_caption_table(Path("runs/tokens/captions"), "models/minilm", probe, captions, vectors)
 table = CaptionTable.open(Path("runs/tokens/captions"))
 table.look_up(["two red balls", None])  # float32 (2, L, dim)
 """
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,14 +28,15 @@ class CaptionTable:
 
     Attributes:
         encoder: Folder or hub id of the text encoder.
+        probe: What it makes of a fixed sentence, to tell it from others.
         words: L, rows per caption: tokens of the text encoder.
         dim: Size of a vector.
     """
 
-    def __init__(self, folder: Path, encoder: str, captions: Sequence[str], vectors: np.ndarray) -> None:
-        self.folder, self.encoder = folder, encoder
+    def __init__(self, folder: Path, texts: "_Texts", vectors: np.ndarray) -> None:
+        self.folder, self.encoder, self.probe = folder, texts.encoder, texts.probe
         self.words, self.dim = vectors.shape[1:]
-        self._rows = {caption: row for row, caption in enumerate(captions)}
+        self._rows = {caption: row for row, caption in enumerate(texts.captions)}
         self._vectors = vectors
 
     @classmethod
@@ -49,17 +50,18 @@ class CaptionTable:
             FileNotFoundError: If there is none.
             ValueError: If it is damaged, or of another version.
         """
-        encoder, captions = _read_texts(folder)
+        texts = _read_texts(folder)
         path = folder / VECTORS_FILE
         try:
             vectors = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise ValueError(f"{path} cannot be read ({error}); {AGAIN}") from None
-        if vectors.dtype != np.float16 or vectors.ndim != 3 or len(vectors) != len(captions):
+        if vectors.dtype != np.float16 or vectors.ndim != 3 or len(vectors) != len(texts.captions):
             raise ValueError(
-                f"{path} holds {vectors.dtype} {vectors.shape}, expected float16 ({len(captions)}, L, dim); {AGAIN}"
+                f"{path} holds {vectors.dtype} {vectors.shape}, expected float16 "
+                f"({len(texts.captions)}, L, dim); {AGAIN}"
             )
-        return cls(folder, encoder, captions, vectors)
+        return cls(folder, texts, vectors)
 
     def __len__(self) -> int:
         """Number of distinct captions."""
@@ -90,12 +92,15 @@ class CaptionTable:
         return found
 
 
-def write_caption_table(folder: Path, encoder: str, captions: Sequence[str], vectors: Iterable[np.ndarray]) -> None:
+def write_caption_table(
+    folder: Path, encoder: str, probe: Sequence[float], captions: Sequence[str], vectors: Iterable[np.ndarray]
+) -> None:
     """Write a table, unless it is there already: its vectors are then not asked for.
 
     Args:
         folder: Where; appears when it is whole.
         encoder: Folder or hub id of the text encoder.
+        probe: What it makes of a fixed sentence.
         captions: N distinct texts, at least one.
         vectors: float16 (N, L, dim), or the same cut along N into parts, one of which is in memory at a time.
 
@@ -111,8 +116,8 @@ def write_caption_table(folder: Path, encoder: str, captions: Sequence[str], vec
         return
     with atomic_folder(folder) as building:
         _write_vectors(building / VECTORS_FILE, len(captions), vectors)
-        texts = {"format_version": FORMAT_VERSION, "encoder": encoder, "captions": list(captions)}
-        write_json(building / TEXTS_FILE, texts)
+        texts = _Texts(encoder, tuple(probe), list(captions))
+        write_json(building / TEXTS_FILE, {"format_version": FORMAT_VERSION, **texts._asdict()})
 
 
 def _write_vectors(path: Path, count: int, vectors: Iterable[np.ndarray]) -> None:
@@ -137,7 +142,7 @@ def _write_vectors(path: Path, count: int, vectors: Iterable[np.ndarray]) -> Non
 
 
 def _check_same(folder: Path, encoder: str, captions: Sequence[str]) -> None:
-    before, known = _read_texts(folder)
+    before, _, known = _read_texts(folder)
     if before != encoder:
         raise ValueError(
             f"{folder} holds vectors by the text encoder {before}, expected {encoder}; choose another --out or delete "
@@ -150,20 +155,30 @@ def _check_same(folder: Path, encoder: str, captions: Sequence[str]) -> None:
         )
 
 
-def _read_texts(folder: Path) -> tuple[str, list[str]]:
-    """The encoder and the captions of a table."""
+class _Texts(NamedTuple):
+    """All of a table but its vectors."""
+
+    encoder: str
+    probe: tuple[float, ...]
+    captions: list[str]
+
+
+def _read_texts(folder: Path) -> _Texts:
     path = folder / TEXTS_FILE
     if not path.is_file():
         raise FileNotFoundError(f"no caption vectors in {folder}; run tools/tokenize_dataset.py with --text-encoder")
     return read_json(path, _parse_texts)
 
 
-def _parse_texts(texts: Any) -> tuple[str, list[str]]:
-    version, encoder, captions = (
-        texts.get(name) if isinstance(texts, dict) else None for name in ("format_version", "encoder", "captions")
-    )
+def _parse_texts(texts: Any) -> _Texts:
+    found = texts if isinstance(texts, dict) else {}
+    version, encoder, probe, captions = (found.get(name) for name in ("format_version", *_Texts._fields))
     if version != FORMAT_VERSION:
         raise ValueError(f"format version {version}, expected {FORMAT_VERSION}; {AGAIN}")
-    if not (isinstance(encoder, str) and isinstance(captions, list) and all(isinstance(c, str) for c in captions)):
+    if not (
+        isinstance(encoder, str)
+        and (isinstance(probe, list) and all(isinstance(number, float) for number in probe))
+        and (isinstance(captions, list) and all(isinstance(caption, str) for caption in captions))
+    ):
         raise ValueError(f"no text encoder and captions, expected names and texts; {AGAIN}")
-    return encoder, captions
+    return _Texts(encoder, tuple(probe), captions)

@@ -145,7 +145,7 @@ class VideoModel:
             raise ValueError(
                 f"prompt has shape {prompt.shape}, expected (B, P, {self.frame_size[0]}, {self.frame_size[1]}, 3)"
             )
-        device, config = self.gpt.angles.device, self.gpt.config
+        device, config = self.gpt.device, self.gpt.config
         if conditions is not None and len(conditions) != B:
             raise ValueError(f"got conditions of {len(conditions)} clips for {B} prompts, expected one each")
         told = self.tensors(conditions or [ClipConditions()] * B, (P + num_frames) // self.tokenizer.config.stride[0])
@@ -168,7 +168,7 @@ class VideoModel:
         """Cross-entropy of clips that were encoded, int64 (B, T', H', W'), each under what is said of it."""
         nats, told = 0.0, self.tensors(conditions, indices.shape[1])
         for begin in range(0, len(indices), CLIPS_AT_ONCE):
-            part = indices[begin : begin + CLIPS_AT_ONCE].to(self.gpt.angles.device)
+            part = indices[begin : begin + CLIPS_AT_ONCE].to(self.gpt.device)
             said = told.rows(begin, begin + CLIPS_AT_ONCE).to(part.device)
             nats += self.gpt(part, *said).loss.item() * len(part)
         return nats / len(indices) / math.log(2)
@@ -183,11 +183,7 @@ class VideoModel:
         if config.text_encoder and any(clip.caption for clip in clips):
             if self._text_encoder is None:
                 self._text_encoder = TextEncoder.load(self._encoder_name)
-                if self._text_encoder.dim != config.text_dim:
-                    raise ValueError(
-                        f"the text encoder {self._encoder_name} makes vectors of {self._text_encoder.dim} numbers, "
-                        f"expected {config.text_dim} of {config.text_encoder}; give the one the model was trained with"
-                    )
+                self._text_encoder.check_same(config.text_encoder, config.text_dim, config.text_probe)
             # No caption is not the empty one: its vectors are zero.
             vectors = self._text_encoder.encode([clip.caption or "" for clip in clips], config.caption_words)
             vectors[[clip.caption is None for clip in clips]] = 0

@@ -12,7 +12,7 @@ from tokenreel.transformer.backbone import Backbone
 from tokenreel.transformer.config import GPTSize
 from tokenreel.transformer.positions import rotary_angles, token_positions
 
-ANGLES = rotary_angles(token_positions((3, 4, 3), 2))
+ANGLES = rotary_angles(token_positions((3, 4, 3), 2))[:-1]
 N = len(ANGLES)
 
 
@@ -28,7 +28,7 @@ def gradients(layers: Backbone, x: Tensor, seed: int = 0) -> dict[str, Tensor]:
     """Of every parameter, under the same random numbers."""
     torch.manual_seed(seed)
     layers.zero_grad()
-    layers(x, ANGLES).square().mean().backward()
+    layers(x, ANGLES, ANGLES).square().mean().backward()
     return {name: p.grad.clone() for name, p in layers.named_parameters() if p.grad is not None}
 
 
@@ -36,7 +36,7 @@ def test_our_layers_are_the_librarys() -> None:
     layers, x = backbone(), torch.randn(2, N, 128)
     paired = ANGLES.repeat_interleave(2, dim=-1)[None]  # the library turns neighbours (2j, 2j + 1) as a pair
     theirs = layers.decoder(x, rotary_pos_emb=(paired, 1.0))
-    torch.testing.assert_close(layers(x, ANGLES), theirs, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(layers(x, ANGLES, ANGLES), theirs, rtol=1e-4, atol=1e-4)
     theirs.square().mean().backward()
     expected = {name: p.grad.clone() for name, p in layers.named_parameters()}
     for name, gradient in gradients(layers, x).items():

@@ -13,6 +13,8 @@ from tokenreel.datasets.caption_table import CaptionTable, write_caption_table
 
 CAPTIONS = ["two red balls", "", "caf\u00e9 \u6f22", "raw \udcff byte", 'quote " \n line']
 
+PROBE = (0.5, -1.25)
+
 
 def made(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(len(CAPTIONS), 3, 4)).astype(np.float16)
@@ -20,7 +22,7 @@ def made(seed: int = 0) -> np.ndarray:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    write_caption_table(tmp_path / "captions", "models/small", CAPTIONS, made())
+    write_caption_table(tmp_path / "captions", "models/small", PROBE, CAPTIONS, made())
     return tmp_path / "captions"
 
 
@@ -30,7 +32,7 @@ def contents(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 def test_look_up_gives_what_was_written(folder: Path) -> None:
     table = CaptionTable.open(folder)
-    assert (table.encoder, table.words, table.dim, len(table)) == ("models/small", 3, 4, 5)
+    assert (table.encoder, table.probe, table.words, table.dim, len(table)) == ("models/small", PROBE, 3, 4, 5)
     found = table.look_up([CAPTIONS[4], None, CAPTIONS[0], *CAPTIONS])
     assert found.dtype == np.float32 and found.shape == (8, 3, 4)
     assert (found[[0, 2]] == made()[[4, 0]]).all() and (found[3:] == made()).all() and not found[1].any()
@@ -48,7 +50,7 @@ def test_parts_are_written_as_they_come_and_give_the_same_bytes(folder: Path, tm
             asked.append((tmp_path / "other").exists())
             yield made()[begin:end]
 
-    write_caption_table(tmp_path / "other", "models/small", CAPTIONS, parts())
+    write_caption_table(tmp_path / "other", "models/small", PROBE, CAPTIONS, parts())
     assert asked == [False] * 3, "it may appear only when it is whole"
     assert {name: data for name, (data, _) in contents(tmp_path / "other").items()} == {
         name: data for name, (data, _) in contents(folder).items()
@@ -62,11 +64,11 @@ def test_the_same_table_is_left_alone_and_another_refused(folder: Path) -> None:
         raise AssertionError("the captions were encoded again")
         yield
 
-    write_caption_table(folder, "models/small", CAPTIONS, never())
+    write_caption_table(folder, "models/small", PROBE, CAPTIONS, never())
     with pytest.raises(ValueError, match="vectors by the text encoder models/small, expected models/large; choose ano"):
-        write_caption_table(folder, "models/large", CAPTIONS, never())
+        write_caption_table(folder, "models/large", PROBE, CAPTIONS, never())
     with pytest.raises(ValueError, match="holds 5 other captions, expected these 4; choose another --out"):
-        write_caption_table(folder, "models/small", CAPTIONS[1:], never())
+        write_caption_table(folder, "models/small", PROBE, CAPTIONS[1:], never())
     assert contents(folder) == before
 
 
@@ -82,9 +84,9 @@ def test_the_same_table_is_left_alone_and_another_refused(folder: Path) -> None:
 )
 def test_vectors_that_do_not_fit_leave_nothing(tmp_path: Path, vectors: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        write_caption_table(tmp_path / "captions", "models/small", CAPTIONS, vectors)
+        write_caption_table(tmp_path / "captions", "models/small", PROBE, CAPTIONS, vectors)
     with pytest.raises(ValueError, match="got 2 captions, 1 of them distinct"):
-        write_caption_table(tmp_path / "captions", "models/small", ["a", "a"], made()[:2])
+        write_caption_table(tmp_path / "captions", "models/small", PROBE, ["a", "a"], made()[:2])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -118,6 +120,7 @@ def spoiled_texts(**change: Any) -> Callable[[Path], None]:
         (lambda folder: (folder / "captions.json").write_text("{"), r"captions\.json: Expecting"),
         (spoiled_texts(format_version=2), "format version 2, expected 1; delete the folder and run"),
         (spoiled_texts(encoder=None), "no text encoder and captions, expected names"),
+        (spoiled_texts(probe=["a"]), "no text encoder and captions, expected names"),
         (spoiled_texts(captions=[1] * 5), "no text encoder and captions, expected names"),
     ],
 )

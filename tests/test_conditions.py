@@ -269,7 +269,7 @@ def test_a_record_is_read_as_far_as_the_model_knows_of_such_things() -> None:
     assert everything == ClipConditions("cat", "a red ball", [None, 2, 1, 0]), "an action is told to the frame after it"
     assert ConditionConfig().of_record(record) == ClipConditions()
     unknown = {"label": "bird", "caption": "one two three four"}
-    assert ConditionConfig(**KINDS["all"]).of_record(unknown) == ClipConditions()
+    assert ConditionConfig(**KINDS["all"]).of_record(unknown) == ClipConditions(caption="one two three")
     assert ConditionConfig(**ENCODED).of_record(unknown).caption == "one two three four"
     renumbered = {"actions": [0, 2, 1], "action_names": ["right", "stay", "left"]}
     assert ConditionConfig(**DISCRETE).of_record(renumbered).actions == [None, "right", "left"]

@@ -23,7 +23,7 @@ from tokenreel.transformer import (
 )
 from tokenreel.transformer.backbone import Backbone
 from tokenreel.transformer.index_table import IndexTable
-from tokenreel.transformer.positions import rotary_angles, token_positions
+from tokenreel.transformer.positions import BANDS, rotary_angles, token_positions
 
 GRID = (3, 2, 3)
 K, LEVELS = 60, (5, 3, 4)
@@ -217,19 +217,43 @@ def test_the_backbone_turns_by_these_angles() -> None:
     for parameter in backbone.parameters():
         nn.init.normal_(parameter, std=0.2)
     x, positions = torch.randn(1, 8, 128), torch.randint(6, (8, 3))
-    out = backbone(x, rotary_angles(positions))
-    shifted = backbone(x, rotary_angles(positions + torch.tensor([2, 1, 3])))
+
+    def run(of_queries: torch.Tensor, of_keys: torch.Tensor) -> torch.Tensor:
+        return backbone(x, rotary_angles(of_queries), rotary_angles(of_keys))
+
+    out = run(positions, positions)
+    shifted = run(*(positions + torch.tensor([2, 1, 3]) for _ in range(2)))
     torch.testing.assert_close(shifted, out, rtol=0, atol=1e-3)
     for axis in range(3):
         moved = positions.clone()
         moved[:4, axis] += 3
-        assert (backbone(x, rotary_angles(moved)) - out).abs().max() > 0.05
+        for changed in (run(moved, positions), run(positions, moved), run(moved, moved)):
+            assert (changed - out).abs().max() > 0.05
 
 
 def test_positions_are_in_raster_order_after_the_prefix() -> None:
     positions = token_positions((2, 2, 3), prefix=3).tolist()
     assert positions[:3] == [[-3, 0, 0], [-2, 0, 0], [-1, 0, 0]]
-    assert positions[3:] == [[t, h, w] for t in range(2) for h in range(2) for w in range(3)]
+    assert positions[3:-1] == [[t, h, w] for t in range(2) for h in range(2) for w in range(3)]
+    assert positions[-1] == [2, 0, 0]
+
+
+def test_a_query_stands_where_the_index_it_predicts_will_stand() -> None:
+    gpt, (t_lat, h_lat, w_lat) = VideoGPT(tiny()), tiny().grid
+    prefix, frame = gpt.config.prefix, h_lat * w_lat
+    one_step_of_time = rotary_angles(torch.tensor([[1, 0, 0]]))
+    for predicted in range(frame, t_lat * frame):
+        query, earlier = gpt.query_angles[prefix + predicted - 1], gpt.key_angles[prefix + predicted - frame]
+        torch.testing.assert_close((query - earlier)[None], one_step_of_time, rtol=0, atol=1e-4)
+
+
+def test_neighbours_are_told_apart_and_no_distance_looks_like_another() -> None:
+    near = rotary_angles(torch.zeros(1, 3, dtype=torch.int64))
+    for axis in range(3):
+        places = torch.zeros(65, 3, dtype=torch.int64)
+        places[:, axis] = torch.arange(65)
+        alike = (rotary_angles(places) - near).cos().sum(dim=-1) - (32 - BANDS[axis])  # of pairs that turn with it
+        assert alike[0] == BANDS[axis] and alike[1] < 0.45 * BANDS[axis] and alike[2:].max() < 0.55 * BANDS[axis]
 
 
 # configuration and folder

@@ -121,7 +121,31 @@ def test_a_real_encoder_knows_what_captions_mean(minilm: Path) -> None:
     assert alike > unlike + 0.2, (alike, unlike)
 
 
+@needs_transformers
+def test_a_caption_may_be_cut(tiny: Path) -> None:
+    encoder = TextEncoder.load(str(tiny))
+    cut = encoder.encode(["a ball", "two red balls and a green one"], max_tokens=5, cut=True)
+    assert np.abs(cut).max(axis=-1).astype(bool).tolist() == [[True] * 4 + [False], [True] * 5]
+    assert encoder.encode(["a " * 40], max_tokens=99, cut=True)[0].any(axis=-1).sum() == 16, "all that it reads"
+
+
 # --- what must be refused ------------------------------------------------------------------------------
+
+
+@needs_transformers
+def test_another_encoder_is_told_by_what_it_makes_of_a_sentence(tiny: Path, tmp_path: Path) -> None:
+    encoder = TextEncoder.load(str(tiny))
+    rounded = [round(number, 3) for number in encoder.probe]
+    encoder.check_same("some/encoder", 16, rounded)
+    with pytest.raises(ValueError, match="makes vectors of 16 numbers, expected 8 of some/encoder; give the one"):
+        encoder.check_same("some/encoder", 8, encoder.probe)
+    shutil.copytree(tiny, tmp_path / "other")
+    with text_encoder._transformers() as library:
+        torch.manual_seed(1)
+        library.AutoModel.from_config(library.AutoConfig.from_pretrained(tiny)).save_pretrained(tmp_path / "other")
+    other = TextEncoder.load(str(tmp_path / "other"))
+    with pytest.raises(ValueError, match="its weights are not the same"):
+        other.check_same(encoder.name, encoder.dim, encoder.probe)
 
 
 @needs_transformers
@@ -278,7 +302,7 @@ def test_the_tool_keeps_each_distinct_caption_once(
     longest = max(8, encoder.longest(sorted(captions)))
     for split in ("train", "val"):
         told = ShardManifest.load(Path("tokens", split)).source["captions"]
-        assert told == {"words": longest, "encoder": str(tiny), "dim": 16}
+        assert told == {"words": longest, "encoder": str(tiny), "dim": 16, "probe": list(encoder.probe)}
     assert (table.encoder, table.words, table.dim, len(table)) == (str(tiny), longest, 16, len(captions))
     for caption in captions:
         expected = encoder.encode([caption], longest)

@@ -15,7 +15,7 @@ from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.tokenizer import fingerprint
 from tokenreel.tools import evaluate, make_world, sample, tokenize_dataset, train_gpt, train_tokenizer
-from tokenreel.transformer import GPTSize, VideoGPT
+from tokenreel.transformer import ConditionConfig, GPTSize, VideoGPT
 
 TOOLS = {
     "make_world": make_world,
@@ -236,6 +236,28 @@ def test_what_the_shards_say_of_a_clip_is_told_in_training() -> None:
     labels = stage.model.config.conditions.labels
     assert [labels[i - 1] for i in batch["labels"]] == [record["label"] for record in records]
     assert [int((row > 0).any(-1).sum()) for row in batch["captions"]] == [len(r["caption"].split()) for r in records]
+
+
+def test_captions_may_be_cut_and_labels_of_validation_alone_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(f"make_world balls --out {tmp_path}/w --count 3 --val-count 2 --size 32 --frames 16")
+    for path in (tmp_path / "w").glob("*/*.json"):
+        told = {"caption": "one two three four five six seven eight nine"}
+        told |= {"label": "many"} if path.parent.name == "val" else {}
+        path.write_text(json.dumps({**json.loads(path.read_text()), **told}))
+    call(
+        f"tokenize_dataset --data {tmp_path}/w --tokenizer tok --out {tmp_path}/tokens --cache {tmp_path}/clips "
+        "--caption-words 8"
+    )
+    assert "2 videos of val have labels that no training video has, such as 'many' of" in capsys.readouterr().out
+    shards = TokenShards.open(tmp_path / "tokens", "train")
+    known = ConditionConfig.of_data(shards.manifest.source, ["captions"], 4, 0.0)
+    told = known.of_record(shards.clip(0)[1])
+    assert (known.caption_words, told.caption) == (8, "one two three four five six seven eight")
+    assert known.tensors([told], 1).captions is not None
+    with pytest.raises(ValueError, match=r"caption_words 7: expected 0 .* or at least 8"):
+        tokenize_dataset.Config(caption_words=7)
 
 
 def test_actions_are_learnt_and_said(tmp_path: Path) -> None:

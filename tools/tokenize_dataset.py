@@ -19,7 +19,7 @@ import torch
 from rich.progress import track
 
 from tokenreel.datasets.atomic_folder import atomic_folder
-from tokenreel.datasets.caption_table import CAPTIONS, write_caption_table
+from tokenreel.datasets.caption_table import CAPTIONS, CaptionTable, write_caption_table
 from tokenreel.datasets.clip_store import ClipStore, ClipWindows
 from tokenreel.datasets.condition_facts import condition_facts
 from tokenreel.datasets.data_source import DataSettings, open_data
@@ -66,6 +66,9 @@ class Config:
     text_encoder: str = ""
     """Folder or Hugging Face id of a frozen text encoder for the captions (needs tokenreel[text]); default: the GPT
     learns from their bytes."""
+    caption_words: int = 0
+    """Longest caption that the GPT is told, in words (tokens of a text encoder); longer ones are cut. Every clip pays
+    for the longest one with tokens of its own. Default: none is cut."""
     device: DeviceName = "auto"
     """Where to encode."""
 
@@ -73,6 +76,11 @@ class Config:
         for name, least in (("clip_frames", 0), ("hop", 1), ("batch_size", 1), ("clips_per_shard", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least {least}")
+        if self.caption_words != 0 and self.caption_words < SHORTEST_CAPTION:
+            raise ValueError(
+                f"caption_words {self.caption_words}: expected 0 (as many as the longest has) or at least "
+                f"{SHORTEST_CAPTION}"
+            )
 
 
 def tokenize_dataset(config: Config) -> None:
@@ -91,7 +99,9 @@ def tokenize_dataset(config: Config) -> None:
     check_writable(config.out)
     _carry_tokenizer(home, config.out / "tokenizer")
     if encoder:
-        facts["captions"] = _encode_captions(encoder, store, config.out / CAPTIONS)
+        facts["captions"] = _encode_captions(encoder, store, config.out / CAPTIONS, config.caption_words)
+    elif "captions" in facts and config.caption_words:
+        facts["captions"]["words"] = min(config.caption_words, facts["captions"]["words"])
     for split, clips in windows.items():
         manifest = _write_split(
             tokenizer, clips, _plan(config, tokenizer, home, clips, {"data": told, **facts}), config
@@ -138,6 +148,12 @@ def _facts(store: ClipStore) -> dict[str, Any]:
     So a mistake in any of them is found before the work begins.
     """
     facts = {**condition_facts(store.records), "labels": condition_facts(store.split("train"))["labels"]}
+    unseen = [record for record in store.records if record.label not in (None, *facts["labels"])]
+    if unseen:
+        print(
+            f"{len(unseen)} videos of {unseen[0].split} have labels that no training video has, such as "
+            f"{unseen[0].label!r} of {unseen[0].file}: the GPT is told no label there"
+        )
     for flag, words in FLAGS.items():
         found = [record for record in store.records if flag in record.flags]
         if found:
@@ -145,7 +161,7 @@ def _facts(store: ClipStore) -> dict[str, Any]:
     return facts
 
 
-def _encode_captions(encoder: TextEncoder, store: ClipStore, folder: Path) -> dict[str, Any]:
+def _encode_captions(encoder: TextEncoder, store: ClipStore, folder: Path, most: int) -> dict[str, Any]:
     """Store the vectors of every distinct caption, of all splits; returns what the manifest says of them."""
     captions = sorted({record.caption for record in store.records if record.caption is not None})
     if all(record.caption is None for record in store.split("train")):
@@ -153,14 +169,22 @@ def _encode_captions(encoder: TextEncoder, store: ClipStore, folder: Path) -> di
             f"no training video has a caption, expected some for --text-encoder {encoder.name}; add them "
             "(metadata.jsonl), or leave the option out"
         )
-    words = max(SHORTEST_CAPTION, encoder.longest(captions))
+    longest = encoder.longest(captions)
+    words = max(SHORTEST_CAPTION, min(most or longest, longest))
     begins = track(
         range(0, len(captions), CAPTIONS_AT_ONCE), "captions", transient=True, disable=not sys.stdout.isatty()
     )
-    parts = (encoder.encode(captions[begin : begin + CAPTIONS_AT_ONCE], words) for begin in begins)
-    write_caption_table(folder, encoder.name, captions, parts)
+    parts = (encoder.encode(captions[begin : begin + CAPTIONS_AT_ONCE], words, cut=bool(most)) for begin in begins)
+    write_caption_table(folder, encoder.name, encoder.probe, captions, parts)
+    table = CaptionTable.open(folder)  # perhaps of an earlier run
+    encoder.check_same(table.encoder, table.dim, table.probe)
+    if table.words != words:
+        raise ValueError(
+            f"{folder} holds vectors of up to {table.words} tokens a caption, expected {words}; choose another --out "
+            "or delete the folder"
+        )
     print(f"captions: {len(captions)} distinct, up to {words} tokens of {encoder.dim} values by {encoder.name}")
-    return {"words": words, "encoder": encoder.name, "dim": encoder.dim}
+    return {"words": words, "encoder": encoder.name, "dim": encoder.dim, "probe": list(table.probe)}
 
 
 def _plan(

@@ -143,7 +143,7 @@ class GPTStage:
     @torch.no_grad()
     def evaluate(self, step: int, folder: Path) -> Evaluation:
         """Bits on held-out clips; the same few prompts continued into a video."""
-        device = self.model.angles.device
+        device = self.model.device
         count, losses = min(VALIDATION_CLIPS, len(self.held_out)), []
         chosen = np.linspace(0, len(self.held_out) - 1, count).round().astype(int)
         for begin in range(0, count, self.config.batch_size):
@@ -170,7 +170,7 @@ class GPTStage:
                 seed=self.config.seed,
                 exposures_per_clip=exposure(step, self.config.batch_size, len(self.shards)),
                 exposures_per_video=exposure(step, self.config.batch_size, self.shards.num_videos),
-                peak_memory_mb=peak_memory_mb(self.model.angles.device),
+                peak_memory_mb=peak_memory_mb(self.model.device),
                 shards={"folder": str(self.config.shards), "clips": len(self.shards)},
                 data=self.shards.manifest.source.get("data"),
             ),
@@ -193,7 +193,7 @@ class GPTStage:
             return []
         told = self._inputs(self.held_out, clips)
         truth = told.pop("indices")
-        prompt = truth[:, :1].to(self.model.angles.device)
+        prompt = truth[:, :1].to(self.model.device)
         made = sample_indices(self.model, prompt, T - 1, SamplingSettings(), range(len(clips)), Conditions(**told))
         rows = [
             ("continued", to_frames(self.tokenizer.decode(made.cpu()))),
@@ -291,6 +291,7 @@ def train_gpt(config: Config) -> None:
             "conditions",
             "condition_dropout",
             "context_noise",
+            "z_loss",
         },
     )
     print(f"GPT in {config.run / 'model'}; next: {command('sample')} --prompt-frames 4 --model {config.run}")

@@ -5,7 +5,7 @@ product makes queries, keys and values, pairs are turned as halves of a head, wh
 that multiplies in bf16 does so in attention as well. The result is the library's (tests/test_backbone.py).
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,22 +17,42 @@ from tokenreel.transformer.config import HEAD_DIM
 EPS = 1e-12
 
 
-def self_attention(layer: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+class Turn(NamedTuple):
+    """Of the rotary angles at N places."""
+
+    cos: Tensor
+    """float32 (N, 32)"""
+    sin: Tensor
+    """float32 (N, 32)"""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Rotate pairs (j, j + 32) of (B, heads, N, 64) by the angles of their places."""
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat([first * self.cos - second * self.sin, second * self.cos + first * self.sin], dim=-1)
+
+
+class Turns(NamedTuple):
+    """How queries and keys are turned."""
+
+    queries: Turn
+    keys: Turn
+
+
+def self_attention(layer: Any, x: Tensor, turns: Turns) -> Tensor:
     """What the library's ``Attention`` makes of its normalised input.
 
     Args:
         layer: One of the library's, with normalised queries and keys.
         x: (B, N, D).
-        cos: Of the rotary angles, float32 (N, 32).
-        sin: The same.
+        turns: By the rotary angles of the N places.
 
     Returns:
         (B, N, D), not yet added to the residual stream.
     """
     B, N, _ = x.shape
     q, k, v = F.linear(x, fused_weight(layer)).view(B, N, 3, -1, HEAD_DIM).permute(2, 0, 3, 1, 4).unbind(0)
-    q = _turn(_norm(q) * (as_halves(layer.q_rmsnorm.gamma, -1) + 1.0), cos, sin).to(v.dtype)
-    k = _turn(_norm(k) * (as_halves(layer.k_rmsnorm.gamma, -1) + 1.0), cos, sin).to(v.dtype)
+    q = turns.queries(_norm(q) * (as_halves(layer.q_rmsnorm.gamma, -1) + 1.0)).to(v.dtype)
+    k = turns.keys(_norm(k) * (as_halves(layer.k_rmsnorm.gamma, -1) + 1.0)).to(v.dtype)
     mixed = _attend(q, k, v, layer.attend.dropout if layer.training else 0.0)
     out: Tensor = layer.to_out(mixed.transpose(1, 2).flatten(2))
     return out
@@ -58,9 +78,3 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
 
 def _norm(x: Tensor) -> Tensor:
     return F.rms_norm(x.float(), (HEAD_DIM,), eps=EPS)
-
-
-def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate pairs (j, j + 32) of (B, heads, N, 64) by the angles of their places."""
-    first, second = x.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

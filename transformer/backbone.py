@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # the library scripts a function when it is imported
     from x_transformers import Decoder
 
-from tokenreel.transformer.attention import as_halves, fused_weight, self_attention
+from tokenreel.transformer.attention import Turn, Turns, as_halves, fused_weight, self_attention
 from tokenreel.transformer.config import HEAD_DIM, GPTSize
 
 MLP_RATIO = 4
@@ -56,31 +56,32 @@ class Backbone(nn.Module):
         super().__init__()
         self.decoder = build_decoder(size)
 
-    def forward(self, x: Tensor, angles: Tensor) -> Tensor:
+    def forward(self, x: Tensor, query_angles: Tensor, key_angles: Tensor) -> Tensor:
         """Run all layers and the final norm.
 
         Args:
             x: Embeddings (B, N, D).
-            angles: Rotary angles, float32 (N, 32).
+            query_angles: Rotary angles of the queries, float32 (N, 32).
+            key_angles: Of the keys.
 
         Returns:
             (B, N, D); row n depends on rows <= n alone.
         """
-        cos, sin = angles.cos(), angles.sin()
+        turns = Turns(Turn(query_angles.cos(), query_angles.sin()), Turn(key_angles.cos(), key_angles.sin()))
         blocks = list(self.decoder.layers)
         for attending, thinking in zip(blocks[::2], blocks[1::2], strict=True):
             if self.checkpoint_activations and self.training:
-                x = checkpoint(_layer, attending, thinking, x, cos, sin, use_reentrant=False)
+                x = checkpoint(_layer, attending, thinking, x, turns, use_reentrant=False)
             else:
-                x = _layer(attending, thinking, x, cos, sin)
+                x = _layer(attending, thinking, x, turns)
         normalised: Tensor = self.decoder.final_norm(x)
         return normalised
 
 
-def _layer(attending: Any, thinking: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _layer(attending: Any, thinking: Any, x: Tensor, turns: Turns) -> Tensor:
     """One layer: the library's (norms, attention, residual), then its (norms, perceptron, residual)."""
     norms, attention, _ = attending
-    x = x + self_attention(attention, norms[0](x), cos, sin)
+    x = x + self_attention(attention, norms[0](x), turns)
     norms, perceptron, _ = thinking
     out: Tensor = x + perceptron(norms[0](x))
     return out

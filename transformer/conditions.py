@@ -79,6 +79,8 @@ class ConditionConfig:
     """Folder or hub id of the frozen encoder whose vectors tell a caption; "": bytes of words, learned with the GPT."""
     text_dim: int = 0
     """Size of that encoder's vectors."""
+    text_probe: tuple[float, ...] = ()
+    """What it makes of a fixed sentence, by which another encoder is told."""
     action_names: tuple[str, ...] = ()
     """Names of discrete actions 0, 1, …"""
     action_size: int = 0
@@ -94,7 +96,7 @@ class ConditionConfig:
     can do without and guidance has something to compare with."""
 
     def __post_init__(self) -> None:
-        for name in ("labels", "action_names", "action_mean", "action_std"):
+        for name in ("labels", "text_probe", "action_names", "action_mean", "action_std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         if not 0 <= self.dropout <= 1:
             raise ValueError(f"condition dropout {self.dropout}: expected a share in [0, 1]")
@@ -122,6 +124,7 @@ class ConditionConfig:
             caption_words=max(captions["words"], SHORTEST_CAPTION) if captions else 0,
             text_encoder=captions.get("encoder", ""),
             text_dim=captions.get("dim", 0),
+            text_probe=tuple(captions.get("probe", ())),
             action_names=tuple(actions.get("names", ())),
             action_size=actions.get("size", 0),
             action_mean=tuple(actions.get("mean", ())),
@@ -137,7 +140,7 @@ class ConditionConfig:
         return tuple(kind for kind, there in zip(KINDS, known, strict=True) if there)
 
     def of_record(self, record: Mapping[str, Any]) -> ClipConditions:
-        """What a clip's record says, as far as the model knows of such things.
+        """What a clip's record says, as far as the model knows of such things; a caption too long for it is cut.
 
         Args:
             record: "label", "caption", "actions"; ``actions[t]`` is what was done after frame t.
@@ -146,12 +149,13 @@ class ConditionConfig:
         names = record.get("action_names")
         if done is not None and names and self.action_names and tuple(names) != self.action_names:
             done = [names[int(action)] for action in done]  # the numbers mean something else there
+        if caption is not None and not self.text_encoder:
+            caption = _shortened(caption, self.caption_words) if self.caption_words else None
         return ClipConditions(
             label if label in self.labels else None,
-            caption if self.caption_words and (self.text_encoder or len(words(caption or "")) <= self.caption_words)
-            else None,
+            caption if self.caption_words else None,
             [None, *done[:-1]] if done is not None and "actions" in self.kinds else None,
-        )  # fmt: skip
+        )
 
     def tensors(
         self, clips: Sequence[ClipConditions], t_lat: int, caption_vectors: np.ndarray | None = None
@@ -251,6 +255,14 @@ def words(caption: str) -> list[bytes]:
     """Runs of bytes between white space, those of more than 16 bytes cut into several."""
     spelled = [word.encode("utf-8") for word in caption.split()]
     return [word[begin : begin + WORD_BYTES] for word in spelled for begin in range(0, len(word), WORD_BYTES)]
+
+
+def _shortened(caption: str, most: int) -> str:
+    """The first words of a caption, as many as fit."""
+    kept = caption.split()
+    while len(words(" ".join(kept))) > most:
+        kept.pop()
+    return " ".join(kept)
 
 
 def _number(value: Any) -> bool:

@@ -49,7 +49,8 @@ class VideoGPT(nn.Module):
     """Autoregressive transformer over the indices of a video tokenizer."""
 
     gains_from_compile = True  # many small elementwise steps, which fuse
-    angles: Tensor
+    query_angles: Tensor
+    key_angles: Tensor
     places: Tensor
 
     def __init__(self, config: GPTConfig) -> None:
@@ -68,8 +69,10 @@ class VideoGPT(nn.Module):
         self.backbone = Backbone(config.size)
         self.head = _head(config)
         positions = token_positions(config.grid, config.prefix)
-        self.register_buffer("angles", rotary_angles(positions), persistent=False)
-        self.register_buffer("places", positions[config.prefix :, 1:], persistent=False)
+        angles = rotary_angles(positions)
+        self.register_buffer("query_angles", angles[1:].clone(), persistent=False)
+        self.register_buffer("key_angles", angles[:-1].clone(), persistent=False)
+        self.register_buffer("places", positions[config.prefix : -1, 1:], persistent=False)
         for embedding in (self.row_embedding, self.column_embedding, self.noise_embedding):
             if embedding is not None:
                 nn.init.normal_(embedding.weight, std=STD)
@@ -106,7 +109,13 @@ class VideoGPT(nn.Module):
         if self.training and self.config.context_noise:
             before, noise = noisy(before, self.config.context_noise)
         tokens = torch.cat([self.embed_prefix(told, tables, noise), self.embed(before, 0, tables, told)], dim=1)
-        return self.backbone(tokens, self.angles[: tokens.shape[1]])[:, self.config.prefix - 1 :]
+        N = tokens.shape[1]
+        return self.backbone(tokens, self.query_angles[:N], self.key_angles[:N])[:, self.config.prefix - 1 :]
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return self.places.device
 
     def tables(self) -> Tables:
         """The vectors of all indices under the present weights."""

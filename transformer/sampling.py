@@ -38,7 +38,7 @@ def sample_latent_frames(
         ValueError: If the shapes do not fit, or the probabilities are not finite.
     """
     _check(gpt, prompt, num_latent_frames, settings, seeds, conditions)
-    config, device = gpt.config, gpt.angles.device
+    config, device = gpt.config, gpt.device
     B, start = prompt.shape[0], prompt[0].numel()
     total = start + num_latent_frames * config.indices_per_frame
     copies = 2 if settings.guided else 1
@@ -69,7 +69,7 @@ def sample_latent_frames(
 
 def _told(gpt: VideoGPT, conditions: Conditions | None, B: int, t_lat: int, settings: SamplingSettings) -> Told:
     """Conditions of the rows; if guided, then the same number of rows without any."""
-    told = gpt.conditions((conditions or Conditions()).to(gpt.angles.device), B, t_lat)
+    told = gpt.conditions((conditions or Conditions()).to(gpt.device), B, t_lat)
     if not settings.guided:
         return told
     untold = gpt.conditions(Conditions(), B, t_lat)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tokenreel.transformer.attention import Turn, Turns
 from tokenreel.transformer.backbone import read_layers
 from tokenreel.transformer.config import HEAD_DIM
 from tokenreel.transformer.model import VideoGPT
@@ -26,8 +27,8 @@ class StaticDecoder:
     def __init__(self, gpt: VideoGPT, batch: int) -> None:
         self.layers, self.final_gain = read_layers(gpt.backbone)
         self.heads = gpt.config.size.heads
-        length, device = len(gpt.angles), gpt.angles.device
-        self.cos, self.sin = gpt.angles.cos(), gpt.angles.sin()
+        length, device = len(gpt.key_angles), gpt.device
+        self.turns = Turns(*(Turn(angles.cos(), angles.sin()) for angles in (gpt.query_angles, gpt.key_angles)))
         shape = (len(self.layers), batch, self.heads, length, HEAD_DIM)
         self.keys = torch.zeros(shape, device=device)
         self.values = torch.zeros(shape, device=device)
@@ -46,10 +47,11 @@ class StaticDecoder:
         start, stop = self.filled, self.filled + x.shape[1]
         assert stop <= self.keys.shape[3], f"{stop} tokens do not fit the cache of {self.keys.shape[3]}"
         assert start == 0 or x.shape[1] == 1, "prefill comes first, then single steps"
+        turn_queries, turn_keys = (Turn(t.cos[start:stop], t.sin[start:stop]) for t in self.turns)
         for number, layer in enumerate(self.layers):
             q, k, v = self._project(_norm(x, layer.attention_norm), layer.qkv)
-            q = self._turn(_norm(q, layer.query_gain), start)
-            self.keys[number, :, :, start:stop] = self._turn(_norm(k, layer.key_gain), start)
+            q = turn_queries(_norm(q, layer.query_gain))
+            self.keys[number, :, :, start:stop] = turn_keys(_norm(k, layer.key_gain))
             self.values[number, :, :, start:stop] = v
             keys, values = self.keys[number, :, :, :stop], self.values[number, :, :, :stop]
             mixed = F.scaled_dot_product_attention(q, keys, values, is_causal=start == 0 and stop > 1)
@@ -63,12 +65,6 @@ class StaticDecoder:
         """(B, n, D) -> queries, keys, values (B, heads, n, 64)."""
         B, n, _ = x.shape
         return F.linear(x, qkv).view(B, n, 3, self.heads, HEAD_DIM).permute(2, 0, 3, 1, 4).unbind(0)
-
-    def _turn(self, x: Tensor, start: int) -> Tensor:
-        """Rotate pairs (j, j + 32) of (B, heads, n, 64) by their angles at places start .. start + n - 1."""
-        cos, sin = self.cos[start : start + x.shape[2]], self.sin[start : start + x.shape[2]]
-        first, second = x.chunk(2, dim=-1)
-        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 def _norm(x: Tensor, gain: Tensor) -> Tensor:

@@ -23,6 +23,10 @@ from torch import Tensor
 BATCH = 64
 NO_CONVERSION = "DISABLE_SAFETENSORS_CONVERSION"
 FLOAT16_LARGEST = float(np.finfo(np.float16).max)
+PROBE = "three small dogs run past a red car"
+PROBE_NUMBERS = 16
+ALIKE = 0.99
+"""Cosine of two probes from which on they are of one encoder: rounding on another device leaves more."""
 
 
 class TextEncoder:
@@ -31,6 +35,7 @@ class TextEncoder:
     Attributes:
         name: Folder or hub id, as given to `load`.
         dim: Size of a vector.
+        probe: What the encoder makes of a fixed sentence, some numbers of it: tells other weights of the same shape.
     """
 
     def __init__(self, name: str, tokenizer: Any, model: Any) -> None:
@@ -45,12 +50,14 @@ class TextEncoder:
                 "the weights; download the whole model"
             )
         try:
-            self.dim = self._states([one]).shape[-1]
+            states = self._states(self._tokens([PROBE]))[0].float().cpu()
         except Exception as error:  # a model of images or sounds may fail in any way when given text
             raise ValueError(
                 f"{name} is no text encoder: {type(model).__name__} makes no states of text ({_first_line(error)}); "
                 "choose a model such as BERT, T5 or CLIP"
             ) from None
+        self.dim = states.shape[-1]
+        self.probe = tuple(states.mean(dim=0)[:PROBE_NUMBERS].tolist())
 
     @classmethod
     def load(cls, name: str, device: torch.device | str = "cpu") -> Self:
@@ -76,6 +83,29 @@ class TextEncoder:
                 tokenizer, model = _parts(library, name, local_files_only=False)
             return cls(name, tokenizer, model.eval().requires_grad_(False).to(device))
 
+    def check_same(self, name: str, dim: int, probe: Sequence[float]) -> None:
+        """Whether this is the encoder that training used.
+
+        Args:
+            name: What training called it.
+            dim: Size of its vectors.
+            probe: Its :attr:`probe`.
+
+        Raises:
+            ValueError: If it is another one.
+        """
+        if self.dim != dim:
+            raise ValueError(
+                f"the text encoder {self.name} makes vectors of {self.dim} numbers, expected {dim} of {name}; give the "
+                "one the model was trained with"
+            )
+        here, there = torch.tensor(self.probe), torch.tensor(probe)
+        if torch.cosine_similarity(here, there, dim=0) < ALIKE:
+            raise ValueError(
+                f"the text encoder {self.name} makes other vectors of one and the same sentence, expected those of "
+                f"{name}: its weights are not the same; give the one the model was trained with"
+            )
+
     def longest(self, captions: Sequence[str]) -> int:
         """Tokens of the longest caption, 0 if there is none.
 
@@ -84,12 +114,13 @@ class TextEncoder:
         """
         return max((len(tokens) for part in _parted(captions) for tokens in self._tokens(part)), default=0)
 
-    def encode(self, captions: Sequence[str], max_tokens: int) -> np.ndarray:
+    def encode(self, captions: Sequence[str], max_tokens: int, cut: bool = False) -> np.ndarray:
         """The vectors of captions; up to rounding they do not depend on what else is encoded with them.
 
         Args:
             captions: N texts.
             max_tokens: Rows per caption.
+            cut: Whether to leave out what is too long of a caption, instead of refusing it.
 
         Returns:
             float16 (N, max_tokens, dim): one row per token, zeros past the end of a caption.
@@ -103,8 +134,11 @@ class TextEncoder:
         # Captions of one length at a time: nothing is padded, so that no padding can be attended to.
         places: dict[int, list[int]] = {}
         for place, (caption, found) in enumerate(zip(captions, tokens, strict=True)):
-            self._check_length(caption, len(found), max_tokens)
-            places.setdefault(len(found), []).append(place)
+            if cut:
+                tokens[place] = found[: min(max_tokens, self._most_tokens)]
+            else:
+                self._check_length(caption, len(found), max_tokens)
+            places.setdefault(len(tokens[place]), []).append(place)
         places.pop(0, None)  # without special tokens an empty caption has no vectors
         for length, alike in places.items():
             for part in _parted(alike):
