@@ -6,9 +6,10 @@
     python benchmarks/conditioning.py --captions-model A --paddle-model B --breakout-model C --out runs/c.json
 
 Captions: clips from nothing, for combinations of colours that training held out and for those it showed; how many
-show exactly the balls that the caption names. Actions: validation clips continued under four orders; where the
-paddle is, beside where the game itself puts it from the same state; on recorded Breakout (videos with actions,
---size 80 --width 64 --fps 0) beside what really happened. Pictures lie beside the JSON.
+show exactly the balls that the caption names. Labels: how many show as many balls as a label alone names. Actions:
+validation clips continued under four orders; where the paddle is, beside where the game itself puts it from the same
+state; on recorded Breakout (videos with actions, --size 80 --width 64 --fps 0) beside what really happened. Pictures
+lie beside the JSON.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import get_args
 import torch
 from conditioning_breakout import PROMPT_FRAMES as BREAKOUT_PROMPT
 from conditioning_breakout import breakout_rows
-from conditioning_captions import caption_rows
+from conditioning_captions import caption_rows, label_rows
 from conditioning_paddle import PROMPT_FRAMES, paddle_rows
 from PIL import Image
 from report import report
@@ -32,7 +33,7 @@ from tokenreel.transformer.pretrained import data_of
 NOTE = (
     "Alternative: the same model and seeds without the caption or the actions. Limit: true clips through the "
     "tokenizer, judged alike. {samples} samples per case where there are so many; temperature {temperature}, "
-    "top-p {top_p}, guidance {guidance} for captions, {paddle_guidance} for actions."
+    "top-p {top_p}, guidance {guidance} for captions and labels, {paddle_guidance} for actions."
 )
 
 
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200, help="clips per case")
     parser.add_argument("--temperature", type=float, default=plain.temperature)
     parser.add_argument("--top-p", type=float, default=0.9, help="as tools/sample.py")
-    parser.add_argument("--guidance", type=float, default=plain.guidance, help="for captions")
+    parser.add_argument("--guidance", type=float, default=plain.guidance, help="for captions and labels")
     parser.add_argument("--paddle-guidance", type=float, default=plain.guidance, help="for actions")
     parser.add_argument("--device", choices=get_args(DeviceName), default="auto")
     parser.add_argument("--cache", type=Path, default=Path("runs/clips"), help="folder of decoded videos")
@@ -68,6 +69,8 @@ def main() -> None:
         world = Path(data_of(arguments.captions_model)["folder"])
         table, clips = caption_rows(model, world, arguments.samples, settings["captions"])
         rows += table
+        if model.gpt.config.conditions.labels:
+            rows += label_rows(model, arguments.samples, settings["captions"])
         strip = film_strip(clips[:8], every=4, scale=2)
         Image.fromarray(strip).save(arguments.out.with_name(f"{arguments.out.stem}_captions.png"))
     if arguments.paddle_model is not None:

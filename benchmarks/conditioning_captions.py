@@ -1,4 +1,4 @@
-"""The caption part of benchmarks/conditioning.py: does a clip made from nothing show what its caption says?"""
+"""The part of captions and labels in benchmarks/conditioning.py: does a clip made from nothing show what they say?"""
 
 import json
 from collections import Counter
@@ -10,7 +10,7 @@ import numpy as np
 from conditioned_clips import continued, through_tokenizer
 from report import row
 
-from tokenreel.datasets.world_balls import BACKGROUND, COLORS, RADIUS
+from tokenreel.datasets.world_balls import BACKGROUND, COLORS, LABELS, RADIUS
 from tokenreel.datasets.world_combinations import Combination, all_combinations, caption
 from tokenreel.datasets.world_states import WORLD_FILE
 from tokenreel.datasets.worlds import simulate
@@ -52,6 +52,21 @@ def caption_rows(
         if not shown:
             shown = [(caption(balls), clip) for balls, clip in zip(wanted, told, strict=True)]
     return table, shown
+
+
+def label_rows(model: VideoModel, samples: int, settings: SamplingSettings) -> list[dict[str, Any]]:
+    """Judge labels, which name the number of balls, where nothing else is said of a clip."""
+    names = [LABELS[i % len(LABELS)] for i in range(samples)]
+    balls = np.array([1 + LABELS.index(name) for name in names])
+    nothing = np.zeros((samples, 0, *model.frame_size, 3), np.uint8)
+    true = _true_clips(model, [tuple(COLORS)[:number] for number in balls])
+    clips = (
+        continued(model, nothing, [ClipConditions(label=name) for name in names], settings),
+        continued(model, nothing, [ClipConditions()] * samples, replace(settings, guidance=1.0)),
+        through_tokenizer(model, true),
+    )
+    hits = [float((_counts(part).sum(axis=1) == balls).mean()) for part in clips]
+    return [row("labels", "number of balls right", "share", *hits)]
 
 
 def _combinations(world: Path) -> dict[str, list[Combination]]:

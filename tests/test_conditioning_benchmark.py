@@ -52,6 +52,21 @@ def test_captions_are_judged_by_what_is_to_be_seen(tmp_path: Path, monkeypatch: 
     assert {text for text, _ in shown} == {caption(balls) for balls in groups["held-out captions"]}
 
 
+def test_labels_are_judged_by_the_number_of_balls(monkeypatch: pytest.MonkeyPatch) -> None:
+    import conditioning_captions
+
+    numbers = {"one ball": 1, "two balls": 2, "three balls": 3, None: 1}
+
+    def obedient(model: Any, prompts: np.ndarray, told: list[ClipConditions], settings: Any) -> np.ndarray:
+        shown = [("red", "green", "blue")[: numbers[clip.label]] for clip in told]
+        return np.stack([simulate("balls", i, 64, 2, combinations=[balls]).frames for i, balls in enumerate(shown)])
+
+    monkeypatch.setattr(conditioning_captions, "continued", obedient)
+    monkeypatch.setattr(conditioning_captions, "through_tokenizer", lambda model, clips: np.zeros_like(clips))
+    (row,) = conditioning_captions.label_rows(MODEL, 12, SETTINGS)
+    assert (row["case"], row["ours"], row["alternative"], row["limit"]) == ("labels", 1, 1 / 3, 0)
+
+
 def test_a_world_without_held_out_combinations_is_refused(tmp_path: Path) -> None:
     import conditioning_captions
 
