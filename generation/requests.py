@@ -67,7 +67,8 @@ class Request:
         Raises:
             ValueError: If there are fewer actions than new frames.
         """
-        actions = own.actions
+        # What was played after the clip's end is unknown.
+        actions = own.actions and [*own.actions, *[None] * (prompt_frames + num_frames - len(own.actions))]
         if self.actions is not None:
             if len(self.actions) < num_frames:
                 raise ValueError(

@@ -1,12 +1,14 @@
 """One model from a GPT folder: it takes prompt frames and continues them.
 
 model = VideoModel.from_pretrained("runs/gpt")
-clip = model.continue_frames(frames[None, :4], num_frames=12, seeds=[0]).frames[0]
-told = model.continue_frames(frames[None, :4], 12, conditions=[ClipConditions(caption="a red ball")]).frames[0]
+clip = model.continue_clip(frames[:4], num_frames=64, top_k=50, seed=0)
+many = model.continue_frames(prompts, 64, seeds=[0, 1], conditions=[ClipConditions(caption="a red ball"), ...]).frames
+for frames in model.stream_frames(prompts): ...  # as they are decoded, without end
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -16,7 +18,8 @@ from torch import Tensor
 
 from tokenreel.tokenizer import VideoTokenizer, fingerprint
 from tokenreel.tokenizer.frames import to_frames, to_video
-from tokenreel.transformer import ClipConditions, Conditions, SamplingSettings, VideoGPT, sample_indices
+from tokenreel.transformer import ClipConditions, Conditions, SamplingSettings, VideoGPT, sample_latent_frames
+from tokenreel.transformer.conditions import Action
 from tokenreel.transformer.pretrained import find_folder
 from tokenreel.transformer.text_encoder import TextEncoder
 
@@ -91,33 +94,27 @@ class VideoModel:
         """Longest clip in frames, prompt included."""
         return self.gpt.config.grid[0] * self.tokenizer.config.stride[0]
 
-    def check_lengths(self, prompt_frames: int, num_frames: int) -> None:
-        """Whether so many prompt frames may be continued by so many new ones.
+    def check_lengths(self, prompt_frames: int, num_frames: int | None) -> None:
+        """Whether so many prompt frames may be continued by so many new ones; None is without end.
 
         Raises:
             ValueError: If not; it names lengths that would do.
         """
         step = self.tokenizer.config.stride[0]
-        if prompt_frames > self.window - step:
+        if prompt_frames > self.window:
             raise ValueError(
-                f"prompt_frames {prompt_frames} leave no room for new ones in the window of {self.window} frames "
-                f"this model was trained on; use at most {self.window - step}"
+                f"prompt_frames {prompt_frames} exceed the window of {self.window} frames this model was trained on; "
+                "give the last of them"
             )
         for name, value, least in (("prompt_frames", prompt_frames, 0), ("num_frames", num_frames, step)):
-            if value % step or value < least:
-                below = max(value // step * step, least)
+            if value is not None and value < least:
+                raise ValueError(f"{name} {value}: expected {least} or more, in steps of {step}")
+            if value is not None and value % step:
+                below = value // step * step
                 raise ValueError(
                     f"{name} {value} is not a multiple of the temporal stride {step}; use {below} or {below + step}"
-                    if value >= 0
-                    else f"{name} {value}: expected {least} or more"
                 )
-        if prompt_frames + num_frames > self.window:
-            raise ValueError(
-                f"{prompt_frames} prompt and {num_frames} new frames are {prompt_frames + num_frames}, expected at "
-                f"most {self.window}, the window this model was trained on; ask for fewer frames"
-            )
 
-    @torch.no_grad()
     def continue_frames(
         self,
         prompt: np.ndarray,
@@ -131,37 +128,135 @@ class VideoModel:
         Args:
             prompt: uint8 (B, P, H, W, 3) at the model's size and frame rate; P a multiple of the temporal
                 stride, 0 for clips from nothing.
-            num_frames: New frames, a multiple of the temporal stride.
-            settings: Temperature, filters, guidance; the plain distribution if None.
+            num_frames: New frames, a multiple of the temporal stride. Beyond the window (prompt included) the
+                model sees the last of what it made.
+            settings: Temperature, filters, guidance, overlap; the plain distribution if None.
             seeds: One per prompt; 0, 1, 2, … if None. A clip depends on its own seed alone.
             conditions: What is said of each clip, prompt and new frames; nothing if None.
 
         Raises:
             ValueError: If lengths, sizes or conditions do not fit the model.
         """
-        B, P = prompt.shape[:2]
-        self.check_lengths(P, num_frames)
-        if prompt.ndim != 5 or prompt.shape[2:4] != self.frame_size:
-            raise ValueError(
-                f"prompt has shape {prompt.shape}, expected (B, P, {self.frame_size[0]}, {self.frame_size[1]}, 3)"
-            )
-        device, config = self.gpt.device, self.gpt.config
-        if conditions is not None and len(conditions) != B:
-            raise ValueError(f"got conditions of {len(conditions)} clips for {B} prompts, expected one each")
-        told = self.tensors(conditions or [ClipConditions()] * B, (P + num_frames) // self.tokenizer.config.stride[0])
+        made = list(self._made(prompt, num_frames, settings, seeds, conditions))
+        frames, indices = zip(*made, strict=True)
+        return Continuation(np.concatenate(frames, axis=1), torch.cat(indices, dim=1))
+
+    def stream_frames(
+        self,
+        prompt: np.ndarray,
+        num_frames: int | None = None,
+        settings: SamplingSettings | None = None,
+        seeds: Sequence[int] | None = None,
+        conditions: Sequence[ClipConditions] | None = None,
+        actions: Iterable[Sequence[Sequence[Action | None]]] | None = None,
+    ) -> Iterator[np.ndarray]:
+        """The same as they are decoded, in constant memory: first the prompts, then one latent frame after another.
+
+        Args:
+            prompt: As in :meth:`continue_frames`.
+            num_frames: New frames; None is without end.
+            settings: As there.
+            seeds: As there.
+            conditions: As there; with ``actions`` those of the prompt alone.
+            actions: For each new latent frame and each clip the actions that lead to its frames, as many as the
+                temporal stride. Asked for when the frame begins, so they may depend on what was shown.
+
+        Yields:
+            uint8 (B, P, H, W, 3), if there are prompts; then uint8 (B, stride, H, W, 3) each.
+
+        Raises:
+            ValueError: As there, before the first frame; on the way if actions end before the clip or are unknown.
+        """
+        made = self._made(prompt, num_frames, settings, seeds, conditions, actions)
+        return (frames for frames, _ in made)
+
+    def continue_clip(
+        self,
+        prompt: np.ndarray,
+        num_frames: int,
+        *,
+        seed: int = 0,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 0.9,
+        guidance: float = 1.0,
+        caption: str | None = None,
+        label: str | None = None,
+        actions: Sequence[Action | None] | None = None,
+    ) -> np.ndarray:
+        """One clip, as tools/sample.py makes it: uint8 (P, H, W, 3) -> uint8 (P + num_frames, H, W, 3).
+
+        Args:
+            prompt: At the model's size and frame rate; P a multiple of the temporal stride, 0 for a clip from nothing.
+            num_frames: New frames, a multiple of the temporal stride.
+            seed: Of the random numbers.
+            temperature: See :class:`~tokenreel.transformer.SamplingSettings`, as the three that follow.
+            top_k: See there.
+            top_p: See there.
+            guidance: See there.
+            caption: What is to be seen.
+            label: Its class.
+            actions: The action that leads to each frame, prompt included; None where unknown.
+
+        Raises:
+            ValueError: If lengths, sizes or conditions do not fit the model.
+        """
+        settings = SamplingSettings(temperature, top_k, top_p, guidance)
+        told = ClipConditions(label, caption, actions)
+        return self.continue_frames(np.asarray(prompt)[None], num_frames, settings, [seed], [told]).frames[0]
+
+    @torch.no_grad()
+    def _made(
+        self,
+        prompt: np.ndarray,
+        num_frames: int | None,
+        settings: SamplingSettings | None,
+        seeds: Sequence[int] | None,
+        conditions: Sequence[ClipConditions] | None,
+        actions: Iterable[Sequence[Sequence[Action | None]]] | None = None,
+    ) -> Iterator[tuple[np.ndarray, Tensor]]:
+        """Frames, uint8 (B, T, H, W, 3), and their indices (B, T', H', W'): the prompts', then each latent frame's."""
+        self._check_prompt(prompt, num_frames, conditions)
+        (B, P), step, device = prompt.shape[:2], self.tokenizer.config.stride[0], self.gpt.device
+        latent_frames = None if num_frames is None else num_frames // step
+        known = P // step if actions is not None or latent_frames is None else P // step + latent_frames
+        told = self.tensors(conditions or [ClipConditions()] * B, known)
+        if not any(clip.actions for clip in conditions or ()):
+            told = told._replace(actions=None)
+        indices = torch.zeros(B, 0, *self.gpt.config.grid[1:], dtype=torch.int64, device=device)
+        decoder = self.tokenizer.decoder_stream()
         if P:
             indices = self.tokenizer.encode(to_video(prompt).to(device))
-        else:
-            indices = torch.zeros(B, 0, *config.grid[1:], dtype=torch.int64, device=device)
-        indices = sample_indices(
+        new = sample_latent_frames(
             self.gpt,
             indices,
-            num_frames // self.tokenizer.config.stride[0],
+            latent_frames,
             settings or SamplingSettings(),
             list(range(B)) if seeds is None else seeds,
             told,
+            None if actions is None else self._live(actions),
         )
-        return Continuation(to_frames(self.tokenizer.decode(indices)), indices)
+        for part in chain([indices] if P else [], (frame[:, None] for frame in new)):
+            yield to_frames(decoder.push(part)), part
+
+    def _check_prompt(
+        self, prompt: np.ndarray, num_frames: int | None, conditions: Sequence[ClipConditions] | None
+    ) -> None:
+        if prompt.ndim != 5 or prompt.shape[2:] != (*self.frame_size, 3) or prompt.dtype != np.uint8:
+            raise ValueError(
+                f"prompt is {prompt.dtype} {prompt.shape}, expected uint8 (B, P, {self.frame_size[0]}, "
+                f"{self.frame_size[1]}, 3)"
+            )
+        self.check_lengths(prompt.shape[1], num_frames)
+        if conditions is not None and len(conditions) != len(prompt):
+            raise ValueError(f"got conditions of {len(conditions)} clips for {len(prompt)} prompts, expected one each")
+
+    def _live(self, actions: Iterable[Sequence[Sequence[Action | None]]]) -> Iterator[Tensor]:
+        """Actions of one latent frame after another, as the GPT takes them."""
+        for clips in actions:
+            told = self.gpt.config.conditions.tensors([ClipConditions(actions=done) for done in clips], 1).actions
+            assert told is not None
+            yield told[:, 0]
 
     @torch.no_grad()
     def bits_per_token(self, indices: Tensor, conditions: Sequence[ClipConditions]) -> float:

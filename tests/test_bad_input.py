@@ -121,8 +121,8 @@ CASES = {
         "prompt_frames 5 is not a multiple of the temporal stride 4; use 4 or 8",
     ),
     "prompt of evaluation": ("evaluate --model gpt --prompt-frames 5 --out new", "prompt_frames 5 .*; use 4 or 8"),
-    "long prompt": (f"{SAMPLE} --prompt-frames 16 --out new", "prompt_frames 16 leave no room .*; use at most 12"),
-    "long clip": (f"{SAMPLE} --frames 16 --out new", "4 prompt and 16 new frames are 20, expected at most 16"),
+    "long prompt": (f"{SAMPLE} --prompt-frames 20 --out new", "prompt_frames 20 exceed the window of 16 frames"),
+    "all overlap": (f"{SAMPLE} --frames 16 --overlap 4 --out new", "overlap 4 of a window of 4 latent frames"),
     # tokenizers, shards and models
     "other tokenizer": (
         f"{GPT} --shards tokens --tokenizer other --run new",

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from tokenreel.transformer import (
 from tokenreel.transformer.condition_embedding import hide
 from tokenreel.transformer.conditions import words
 from tokenreel.transformer.context_noise import noisy
+from tokenreel.transformer.sampling import sample_latent_frames
 from tokenreel.transformer.static_decoder import StaticDecoder
 
 GRID, FRAME, K = (3, 2, 3), 6, 30
@@ -175,10 +177,41 @@ def test_guidance_leaves_values_out_that_cannot_be() -> None:
 def test_conditions_of_other_clips_are_refused() -> None:
     gpt, prompt = random_gpt("all"), torch.randint(K, (2, 1, 2, 3))
     known = gpt.config.conditions
-    for clips, t_lat in ((1, 3), (2, 1)):
+    for clips, t_lat, message in (
+        (1, 3, "labels are of 1 clips, expected those of 2 prompts"),
+        (2, 1, "actions are of 1 latent frames, expected 3, those of prompt and new ones"),
+    ):
         told = known.tensors([ClipConditions(actions=[0] * 6)] * clips, t_lat)
-        with pytest.raises(ValueError, match=r"expected those of 2 clips and 3 latent frames"):
+        with pytest.raises(ValueError, match=message):
             sample_indices(gpt, prompt, 2, SamplingSettings(), [0, 1], told)
+
+
+@pytest.mark.parametrize("kind", ["actions", "vectors"])
+@pytest.mark.parametrize("guidance", [1.0, 1.5])
+def test_actions_move_on_with_the_window_and_may_come_live(kind: str, guidance: float) -> None:
+    gpt, prompt = random_gpt(kind), torch.randint(K, (2, 1, *GRID[1:]))
+    settings = SamplingSettings(temperature=0, guidance=guidance, overlap=2)
+    per_frame = torch.arange(14).reshape(1, 7, 2).repeat(2, 1, 1) % 4
+    actions = per_frame if kind == "actions" else torch.stack([per_frame, -per_frame], dim=-1) / 3.0
+    made = sample_indices(gpt, prompt, 6, settings, [0, 1], Conditions(actions=actions))
+    for first in range(5):  # a window of three, of which two are kept, sees each of these
+        again = sample_indices(
+            gpt, made[:, first : first + 2], 1, settings, [0, 1], Conditions(actions=actions[:, first : first + 3])
+        )
+        assert torch.equal(again[:, 2], made[:, first + 2])
+    asked: list[int] = []
+
+    def live() -> Iterator[torch.Tensor]:
+        for frame in range(1, 6):
+            asked.append(frame)
+            yield actions[:, frame]
+
+    prompts_own = Conditions(actions=actions[:, :1])
+    frames = sample_latent_frames(gpt, prompt, None, settings, [0, 1], prompts_own, live())
+    for frame in range(1, 6):
+        assert torch.equal(next(frames), made[:, frame]) and asked == list(range(1, frame + 1))
+    with pytest.raises(ValueError, match="the actions have ended before the clip"):
+        next(frames)
 
 
 def test_actions_equal_to_the_mean_are_something_said() -> None:

@@ -178,6 +178,36 @@ def test_a_longer_sample_starts_like_a_shorter_one_and_frames_come_as_they_are_m
     assert torch.equal(next(frames), long[:, 2])
 
 
+# beyond the window
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2])
+def test_a_full_window_moves_on_to_what_its_last_frames_alone_would_give(overlap: int) -> None:
+    gpt, prompt = random_gpt(), torch.randint(K, (2, 1, *GRID[1:]))
+    settings, kept = SamplingSettings(temperature=0, overlap=overlap), overlap or 1
+    long, seen = sample_indices(gpt, prompt, 8, settings, [0, 1]), prompt
+    while seen.shape[1] < 9:  # greedy, so that no random number must be carried on
+        last = seen[:, -kept:] if seen.shape[1] > 1 else seen
+        seen = torch.cat([seen, greedy_by_full_forward(gpt, last)[:, last.shape[1] :]], dim=1)
+    assert torch.equal(long, seen[:, :9]) and len(long[:, 3:].unique(dim=1)[0]) > 1
+
+
+def test_a_prompt_may_fill_the_window() -> None:
+    gpt, prompt = random_gpt(), torch.randint(K, (2, 3, *GRID[1:]))
+    settings = SamplingSettings(temperature=0, overlap=2)
+    assert torch.equal(
+        sample_indices(gpt, prompt, 1, settings, [0, 1])[:, 3], greedy_by_full_forward(gpt, prompt[:, 1:])[:, 2]
+    )
+
+
+def test_endless_frames_cost_no_more_memory_and_rows_stay_their_own() -> None:
+    gpt, prompt = random_gpt(), torch.randint(K, (2, 1, *GRID[1:]))
+    endless = sample_latent_frames(gpt, prompt, None, SamplingSettings(), [3, 4])
+    made = torch.stack([next(endless) for _ in range(20)], dim=1)
+    assert torch.equal(sample_indices(gpt, prompt, 20, SamplingSettings(), [3, 4])[:, 1:], made)
+    assert torch.equal(sample_indices(gpt, prompt[1:], 20, SamplingSettings(), [4])[:, 1:], made[1:])
+
+
 # errors
 
 
@@ -202,9 +232,13 @@ def test_requests_that_do_not_fit_the_model() -> None:
     settings = SamplingSettings()
     with pytest.raises(ValueError, match="got 1 seeds for 2 prompts"):
         sample_indices(gpt, prompt, 1, settings, [0])
-    with pytest.raises(ValueError, match=r"1 prompt and 3 new latent frames asked for.* at most 3 together"):
-        sample_indices(gpt, prompt, 3, settings, [0, 1])
-    with pytest.raises(ValueError, match="at least 1 new"):
+    with pytest.raises(ValueError, match=r"overlap 3 of a window of 3 latent frames, expected 1 to 2"):
+        sample_indices(gpt, prompt, 3, SamplingSettings(overlap=3), [0, 1])
+    with pytest.raises(ValueError, match="window is one latent frame: it cannot go on"):
+        sample_indices(random_gpt((1, 2, 2)), prompt, 1, settings, [0, 1])
+    with pytest.raises(ValueError, match=r"prompt has shape \(2, 4, 2, 2\), expected .* with t up to 3"):
+        sample_indices(gpt, prompt.repeat(1, 4, 1, 1), 1, settings, [0, 1])
+    with pytest.raises(ValueError, match="0 new latent frames asked for, expected at least 1"):
         sample_indices(gpt, prompt, 0, settings, [0, 1])
     with pytest.raises(ValueError, match=r"prompt has shape \(2, 1, 4\), expected \(B, t, 2, 2\)"):
         sample_indices(gpt, prompt.flatten(2), 1, settings, [0, 1])

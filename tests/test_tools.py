@@ -200,6 +200,23 @@ def test_a_video_of_any_size_and_rate_is_continued(tmp_path: Path) -> None:
     assert np.abs(shown[:4, 8:24, 8:24].mean(axis=(1, 2, 3)) - steps[:12:3, 0, 0, 0]).max() < 6
 
 
+def test_clips_grow_beyond_the_window(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    common = [*SAMPLE.split()[1:], "--prompt-frames", "4", "--num-samples", "2", "--out"]
+    sample.main([*common, str(tmp_path / "long"), "--frames", "40", "--format", "avi"])
+    assert "the comparison shows one frame in 3" in capsys.readouterr().out
+    sample.main([*common, str(tmp_path / "short"), "--frames", "12", "--format", "avi"])
+    long, short = (load_video(tmp_path / name / "sample_001.avi", 32, 32, None).frames for name in ("long", "short"))
+    assert (len(long), len(short)) == (44, 16)
+    assert np.abs(long[:16].astype(int) - short).mean() < 2  # the same frames, after a lossy codec
+    assert shape_of(tmp_path / "long" / "grid.avi")[0] == 15
+    sample.main([*common, str(tmp_path / "own"), "--frames", "40", "--keep-prompt", "--overlap", "1"])
+    assert shape_of(tmp_path / "own" / "sample_000.mp4")[0] == 44
+    with pytest.raises(SystemExit, match="2"):
+        sample.main([*common, str(tmp_path / "none"), "--frames", "40", "--overlap", "4"])
+    assert "overlap 4 of a window of 4 latent frames, expected 1 to 3" in capsys.readouterr().err
+    assert not list((tmp_path / "none").glob("*"))
+
+
 def test_labels_condition_samples(tmp_path: Path) -> None:
     label = VideoGPT.from_pretrained("gpt").config.conditions.labels[0]
     command = [*SAMPLE.split()[1:], "--prompt-frames", "0", "--num-samples", "1", "--out", str(tmp_path)]
@@ -221,11 +238,11 @@ def test_captions_and_requests_condition_samples(tmp_path: Path) -> None:
 
 
 def test_a_run_long_for_its_data_is_advised(capsys: pytest.CaptureFixture[str]) -> None:
-    for steps, dropout, advised in ((1, 0, False), (400, 0, True), (400, 0.1, False)):
+    for steps, dropout, advised in ((16, 0, False), (17, 0, True), (17, 0.1, False)):
         config = train_gpt.Config(steps=steps, batch_size=3, model=GPTSize(dropout=dropout))
-        train_gpt._advise(config, clips=18)
+        train_gpt._advise(config, clips=18, clips_per_frame=3.6)
         said = capsys.readouterr().out
-        assert ("each of the 18 clips will be seen 67 times" in said) == advised and (advised or not said)
+        assert ("each frame will be seen 10 times" in said) == advised and (advised or not said)
 
 
 def test_what_the_shards_say_of_a_clip_is_told_in_training() -> None:

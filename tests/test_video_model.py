@@ -1,5 +1,6 @@
 """A tokenizer and its GPT as one model: frames in, frames out."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,17 +123,58 @@ def test_labels_are_passed_on(model: VideoModel) -> None:
         model.continue_frames(prompt, 16, conditions=[ClipConditions("bird")])
 
 
+def test_clips_grow_beyond_the_window_and_come_as_they_are_made(model: VideoModel) -> None:
+    prompt, settings = prompts(2, 4), SamplingSettings(top_k=20)
+    made = model.continue_frames(prompt, 40, settings)
+    assert made.frames.shape == (2, 44, 16, 24, 3)
+    assert torch.equal(made.indices[:, :4], model.continue_frames(prompt, 12, settings).indices)
+    stream = model.stream_frames(prompt, None, settings)
+    parts = [next(stream) for _ in range(11)]
+    assert [part.shape[1] for part in parts] == [4] * 11
+    assert np.array_equal(np.concatenate(parts, axis=1), made.frames)
+    whole = to_frames(model.tokenizer.decode(made.indices))
+    assert np.abs(made.frames.astype(int) - whole).max() <= 1
+
+
+def test_one_clip_in_one_call(model: VideoModel) -> None:
+    prompt = prompts(1, 8)
+    clip = model.continue_clip(prompt[0], 16, seed=3, top_k=20, label="dog")
+    told = [ClipConditions("dog")]
+    same = model.continue_frames(prompt, 16, SamplingSettings(top_k=20, top_p=0.9), [3], told).frames[0]
+    assert clip.shape == (24, 16, 24, 3) and np.array_equal(clip, same)
+
+
+def test_actions_may_depend_on_what_was_shown(model: VideoModel) -> None:
+    conditions = ConditionConfig(action_names=("stay", "left", "right"))
+    gpt = randomised(VideoGPT(GPTConfig(25, (4, 2, 3), GPTSize(dim=64, depth=1), conditions=conditions)))
+    player, prompt, shown = VideoModel(model.tokenizer, gpt), prompts(1, 4), []
+
+    def play() -> Iterator[list[list[str]]]:
+        for latent_frame in range(6):
+            assert len(shown) == 1 + latent_frame, "asked before the last frame was seen"
+            yield [[("left", "right")[int(shown[-1].mean()) % 2]] * 4]
+
+    greedy, told = SamplingSettings(temperature=0), [ClipConditions(actions=[None, 0, 0, 0])]
+    for frames in player.stream_frames(prompt, 24, greedy, conditions=told, actions=play()):
+        shown.append(frames)
+    done = [("left", "right")[int(part.mean()) % 2] for part in shown[:-1] for _ in range(4)]
+    known = [ClipConditions(actions=[None, 0, 0, 0, *done])]
+    again = player.continue_frames(prompt, 24, greedy, conditions=known).frames
+    assert np.array_equal(np.concatenate(shown, axis=1), again) and len(set(done)) == 2
+    with pytest.raises(ValueError, match="action 'jump' is unknown to this model"):
+        list(player.stream_frames(prompt, 4, greedy, conditions=told, actions=[[["jump"] * 4]]))
+
+
 @pytest.mark.parametrize(
     ("prompt_frames", "num_frames", "message"),
     [
         (5, 8, "^prompt_frames 5 is not a multiple of the temporal stride 4; use 4 or 8$"),
         (3, 8, "^prompt_frames 3 is not a multiple of the temporal stride 4; use 0 or 4$"),
-        (-4, 8, "^prompt_frames -4: expected 0 or more$"),
+        (-4, 8, "^prompt_frames -4: expected 0 or more, in steps of 4$"),
         (4, 6, "^num_frames 6 is not a multiple of the temporal stride 4; use 4 or 8$"),
-        (4, 0, "^num_frames 0 is not a multiple of the temporal stride 4; use 4 or 8$"),
-        (4, -4, "^num_frames -4: expected 4 or more$"),
-        (16, 0, "^prompt_frames 16 leave no room for new ones in the window of 16 frames .*; use at most 12$"),
-        (8, 12, "^8 prompt and 12 new frames are 20, expected at most 16, the window"),
+        (4, 3, "^num_frames 3: expected 4 or more, in steps of 4$"),
+        (4, -4, "^num_frames -4: expected 4 or more, in steps of 4$"),
+        (20, 4, "^prompt_frames 20 exceed the window of 16 frames .*; give the last of them$"),
     ],
 )
 def test_lengths_that_do_not_fit(model: VideoModel, prompt_frames: int, num_frames: int, message: str) -> None:
@@ -144,7 +186,7 @@ def test_lengths_that_do_not_fit(model: VideoModel, prompt_frames: int, num_fram
 
 
 def test_prompts_that_do_not_fit(model: VideoModel) -> None:
-    with pytest.raises(ValueError, match=r"prompt has shape \(1, 4, 24, 16, 3\), expected \(B, P, 16, 24, 3\)"):
+    with pytest.raises(ValueError, match=r"prompt is uint8 \(1, 4, 24, 16, 3\), expected uint8 \(B, P, 16, 24, 3\)"):
         model.continue_frames(prompts(1, 4).swapaxes(2, 3), 8)
     with pytest.raises(ValueError, match="expected uint8"):
         model.continue_frames(prompts(1, 4).astype(np.float32), 8)

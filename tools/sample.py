@@ -4,12 +4,16 @@
     python tools/sample.py --prompt-frames 8 --input my.mp4 --num-samples 4 --temperature 0.9 --format gif
     python tools/sample.py --prompt "a red ball and a green ball" --guidance 2
     python tools/sample.py --prompt-frames 4 --actions actions.json   # ["left", "left", "stay", ...]
+    python tools/sample.py --prompt-frames 8 --frames 1000            # beyond the window, as long as you like
     python tools/sample.py --prompts prompts.jsonl                    # many clips, each as its line says
 
 Each clip is written on its own, and all of them into one comparison: prompt and continuation beside what
-really happened, prompt frames bordered green, new ones orange (grid.mp4 or the chosen format, grid.png).
+really happened, prompt frames bordered green, new ones orange (grid.mp4 or the chosen format, grid.png; of
+clips longer than the window every second frame, or third, ...).
 """
 
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -19,7 +23,7 @@ from PIL import Image
 
 from tokenreel.datasets.data_source import DataSettings, held_out_windows
 from tokenreel.datasets.decoding import load_video
-from tokenreel.datasets.video_writer import write_video
+from tokenreel.datasets.video_writer import VideoFile, write_video
 from tokenreel.evaluation.film_strip import film_strip, side_by_side
 from tokenreel.generation import VideoModel
 from tokenreel.generation.requests import Request, read_actions, read_requests
@@ -51,7 +55,8 @@ class Config(SamplingSettings):
     """Draw among the likeliest indices that together have this probability; 1 is all, and lets one index from the
     far tail break an object now and then."""
     frames: int = 0
-    """New frames; 0: up to the window the model was trained on, or as many as there are actions."""
+    """New frames, any number: beyond the window the model goes on from the last of what it made; 0: up to the window
+    the model was trained on, or as many as there are actions."""
     num_samples: int | None = None
     """Clips to make: of different prompts from the validation split, or continuations of one --input; with --prompts
     of each line; default: 4, and 1 with --prompts."""
@@ -102,14 +107,11 @@ def sample(config: Config) -> None:
     ]
     check_writable(config.out)
 
-    made = _continued(config, model, truth[:, : config.given_frames], requests, lengths, said)
-    for number, (clip, request) in enumerate(zip(made, requests, strict=True)):
-        if config.keep_prompt:
-            clip[: config.given_frames] = truth[number, : config.given_frames]
-        path = config.out / f"sample_{number:03d}.{request.format}"
-        write_video(path, clip, model.fps)
-        print(path)
-    for path in _comparison(config, model, made, said, truth):
+    every = -(-(config.given_frames + max(lengths)) // model.window)  # of a long clip not all is shown
+    shown = _continued(config, model, truth[:, : config.given_frames], requests, lengths, said, every)
+    for number, request in enumerate(requests):
+        print(_path(config, number, request))
+    for path in _comparison(config, model, shown, said, truth, every):
         print(path)
 
 
@@ -127,11 +129,11 @@ def _requests(config: Config) -> list[Request]:
 
 
 def _new_frames(request: Request, prompt_frames: int, model: VideoModel) -> int:
-    """Frames asked for, or as many as the window (and the actions) allow."""
-    num_frames = request.frames or model.window - prompt_frames
+    """Frames asked for, or as many as the actions, or else the window, allow."""
+    step = model.tokenizer.config.stride[0]
+    num_frames = request.frames or max(step, model.window - prompt_frames)
     if not request.frames and request.actions is not None:
-        step = model.tokenizer.config.stride[0]
-        num_frames = min(num_frames, max(step, len(request.actions) // step * step))
+        num_frames = max(step, len(request.actions) // step * step)
     model.check_lengths(prompt_frames, num_frames)
     return num_frames
 
@@ -143,8 +145,13 @@ def _continued(
     requests: list[Request],
     lengths: list[int],
     said: list[ClipConditions],
+    every: int,
 ) -> list[np.ndarray]:
-    """All clips, some of equal length at once; what does not fit the model is refused before the first."""
+    """Write all clips, some of equal length at once; what does not fit the model is refused before the first.
+
+    Returns:
+        Of each clip one frame in ``every``.
+    """
     made: dict[int, np.ndarray] = {}
     step = model.tokenizer.config.stride[0]
     alike = {length: [i for i, own in enumerate(lengths) if own == length] for length in sorted(set(lengths))}
@@ -158,9 +165,31 @@ def _continued(
         seeds = [requests[i].seed or 0 for i in rows]
         # Of clips that are all told nothing, guidance has nothing to strengthen.
         settings = replace(config, guidance=1.0) if told.pop(0).empty else config
-        clips = model.continue_frames(prompts[rows], length, settings, seeds, [said[i] for i in rows]).frames
-        made |= dict(zip(rows, clips, strict=True))
+        stream = model.stream_frames(prompts[rows], length, settings, seeds, [said[i] for i in rows])
+        paths = [_path(config, i, requests[i]) for i in rows]
+        given = prompts[rows] if config.keep_prompt and prompts.shape[1] else None
+        made |= dict(zip(rows, _written(stream, paths, model.fps, given, every), strict=True))
     return [made[i] for i in range(len(requests))]
+
+
+def _path(config: Config, number: int, request: Request) -> Path:
+    return config.out / f"sample_{number:03d}.{request.format}"
+
+
+def _written(
+    stream: Iterator[np.ndarray], paths: list[Path], fps: float, given: np.ndarray | None, every: int
+) -> np.ndarray:
+    """Write clips as they grow, in place of the first frames those ``given``; returns one frame in ``every``."""
+    kept, begin = [], 0
+    with ExitStack() as stack:
+        files = [stack.enter_context(VideoFile(path, fps)) for path in paths]
+        for frames in stream:
+            frames, given = (frames, None) if given is None else (given, None)
+            for file, part in zip(files, frames, strict=True):
+                file.write(part)
+            kept.append(frames[:, -begin % every :: every])
+            begin += frames.shape[1]
+    return np.concatenate(kept, axis=1)
 
 
 def _prompts(config: Config, count: int, model: VideoModel) -> tuple[np.ndarray, list[ClipConditions]]:
@@ -195,12 +224,20 @@ def _from_validation(config: Config, count: int, model: VideoModel) -> tuple[np.
 
 
 def _comparison(
-    config: Config, model: VideoModel, made: list[np.ndarray], said: list[ClipConditions], truth: np.ndarray
+    config: Config,
+    model: VideoModel,
+    made: list[np.ndarray],
+    said: list[ClipConditions],
+    truth: np.ndarray,
+    every: int,
 ) -> list[Path]:
-    """One picture and one video with every sample beside what really happened, as far as that is known."""
-    longest = max(map(len, made))
+    """One picture and one video with every sample beside what really happened, as far as that is known.
+
+    ``made`` has one frame in ``every``.
+    """
+    longest, prompt_frames = max(map(len, made)), -(-config.given_frames // every)
     shown = np.stack([_filled(clip, longest) for clip in made])
-    real = np.stack([_filled(clip[:longest], longest) for clip in truth])
+    real = np.stack([_filled(clip[::every][:longest], longest) for clip in truth])
     strips, rows = [], [("model", shown)]
     for number, clip in enumerate(shown):
         caption = said[number].caption
@@ -211,8 +248,10 @@ def _comparison(
         rows.append(("what really happened", real))
     picture, video = config.out / "grid.png", config.out / f"grid.{config.format}"
     enlarge = max(1, 128 // model.frame_size[0])
-    Image.fromarray(film_strip(strips, config.given_frames)).save(picture)
-    write_video(video, side_by_side(rows, config.given_frames, enlarge), model.fps)
+    Image.fromarray(film_strip(strips, prompt_frames)).save(picture)
+    write_video(video, side_by_side(rows, prompt_frames, enlarge), model.fps)
+    if every > 1:
+        print(f"the comparison shows one frame in {every}")
     return [picture, video]
 
 

@@ -88,23 +88,17 @@ def _layer(attending: Any, thinking: Any, x: Tensor, turns: Turns) -> Tensor:
 
 
 class LayerWeights(NamedTuple):
-    """One layer as plain tensors, its norms' gains folded in where they multiply a matrix.
+    """One layer as plain tensors, the gains of its norms folded into the matrices that follow them.
 
     Rotary pairs lie as halves (j, j + 32) of a head instead of neighbours, which turns without shuffling.
     """
 
-    attention_norm: Tensor
-    """(D,)"""
     qkv: Tensor
     """(3·D, D)"""
-    query_gain: Tensor
-    """(heads, 1, 64)"""
-    key_gain: Tensor
-    """(heads, 1, 64)"""
+    gains: Tensor
+    """(2, heads, 64), of queries and keys."""
     out: Tensor
     """(D, D)"""
-    mlp_norm: Tensor
-    """(D,)"""
     up_gate: Tensor
     """(2·4·D, D): up rows, then gate rows."""
     up_gate_bias: Tensor
@@ -121,18 +115,20 @@ def read_layers(backbone: Backbone) -> tuple[list[LayerWeights], Tensor]:
     for (attention_norms, attention, _), (mlp_norms, mlp, _) in zip(blocks[::2], blocks[1::2], strict=True):
         layers.append(
             LayerWeights(
-                attention_norm=_gain(attention_norms[0]),
-                qkv=fused_weight(attention),
-                query_gain=as_halves(attention.q_rmsnorm.gamma + 1.0, -1).contiguous(),
-                key_gain=as_halves(attention.k_rmsnorm.gamma + 1.0, -1).contiguous(),
+                qkv=fused_weight(attention) * _gain(attention_norms[0]),
+                gains=torch.cat([_gains_of_heads(attention.q_rmsnorm), _gains_of_heads(attention.k_rmsnorm)]),
                 out=attention.to_out.weight.clone(),
-                mlp_norm=_gain(mlp_norms[0]),
-                up_gate=mlp.ff[0].proj.weight.clone(),
+                up_gate=mlp.ff[0].proj.weight * _gain(mlp_norms[0]),
                 up_gate_bias=mlp.ff[0].proj.bias.clone(),
                 down=_last_linear(mlp).weight.clone(),
             )
         )
     return layers, _gain(backbone.decoder.final_norm)
+
+
+def _gains_of_heads(norm: Any) -> Tensor:
+    gains: Tensor = as_halves(norm.gamma + 1.0, -1).transpose(0, 1)
+    return gains
 
 
 def _gain(norm: nn.Module) -> Tensor:

@@ -24,6 +24,9 @@ class SamplingSettings:
     guidance: float = 1.0
     """How much more than plainly the conditions count (classifier-free guidance): logits move from those without
     conditions to those with them, and that much further; 1 is plain, 2 or 3 follow captions more strictly."""
+    overlap: int = 0
+    """Latent frames still seen when a clip has outgrown the window and it moves on: more is steadier and slower, as
+    they are read again each time; 0 is half of the window."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:
@@ -34,6 +37,8 @@ class SamplingSettings:
             raise ValueError(f"top_p {self.top_p}: expected a probability in (0, 1]")
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise ValueError(f"guidance {self.guidance}: expected 0 (no conditions), 1 (plain), or more, such as 2")
+        if self.overlap < 0:
+            raise ValueError(f"overlap {self.overlap}: expected 0 (half of the window) or a number of latent frames")
 
     @property
     def guided(self) -> bool:
@@ -47,6 +52,21 @@ class SamplingSettings:
         told, untold = logits.chunk(2)
         # Minus infinity, where a value cannot be, stays so instead of becoming no number.
         return torch.where(untold.isneginf(), untold, untold + self.guidance * (told - untold))
+
+    def kept(self, window: int) -> int:
+        """Latent frames that a full window of so many keeps when it moves on.
+
+        Raises:
+            ValueError: If there is none to keep, or all would be.
+        """
+        kept = self.overlap or window // 2
+        if not 1 <= kept < window:
+            raise ValueError(
+                f"overlap {kept} of a window of {window} latent frames, expected 1 to {window - 1}"
+                if window > 1
+                else "this GPT's window is one latent frame: it cannot go on from it; train it on longer clips"
+            )
+        return kept
 
     def check_codebook(self, head_sizes: tuple[int, ...]) -> None:
         """Whether the settings fit a model that chooses among so many values (``GPTConfig.head_sizes``).
