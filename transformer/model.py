@@ -41,6 +41,8 @@ class Tables(NamedTuple):
     """(rows, D): what an index is to the token that carries it."""
     earlier: Tensor
     """(rows, D): what it is as "stood there one latent frame earlier"."""
+    places: Tensor
+    """(T'·H'·W' + 1, D): where an index stands; the last row is for what would follow the window."""
     head: tuple[Tensor, ...]
     """What it is as the next index."""
 
@@ -72,7 +74,7 @@ class VideoGPT(nn.Module):
         angles = rotary_angles(positions)
         self.register_buffer("query_angles", angles[1:].clone(), persistent=False)
         self.register_buffer("key_angles", angles[:-1].clone(), persistent=False)
-        self.register_buffer("places", positions[config.prefix : -1, 1:], persistent=False)
+        self.register_buffer("places", positions[config.prefix :], persistent=False)
         for embedding in (self.row_embedding, self.column_embedding, self.noise_embedding):
             if embedding is not None:
                 nn.init.normal_(embedding.weight, std=STD)
@@ -119,7 +121,9 @@ class VideoGPT(nn.Module):
 
     def tables(self) -> Tables:
         """The vectors of all indices under the present weights."""
-        return Tables(self.index_embedding.rows(), self.earlier_embedding.rows(), self.head.read())
+        _, row, column = self.places.unbind(-1)
+        places = self.row_embedding(row) + self.column_embedding(column)
+        return Tables(self.index_embedding.rows(), self.earlier_embedding.rows(), places, self.head.read())
 
     def embed_prefix(self, told: Told, tables: Tables, noise: Tensor | None = None) -> Tensor:
         """Embeddings of conditions and BOS: (B, prefix, D).
@@ -131,7 +135,7 @@ class VideoGPT(nn.Module):
         """
         first = torch.zeros(len(told.prefix), 1, dtype=torch.int64, device=told.prefix.device)
         nothing = torch.full_like(first, self.config.codebook_size)
-        bos = self._embed_pair(nothing, nothing, tables) + self._embed_place(first, told)
+        bos = self._embed_pair(nothing, nothing, tables) + self._embed_places(0, 1, tables, told)
         if self.noise_embedding is not None:
             bos = bos + self.noise_embedding(first if noise is None else noise[:, None])
         return torch.cat([told.prefix, bos], dim=1)
@@ -154,23 +158,21 @@ class VideoGPT(nn.Module):
         nothing = indices.new_full((indices.shape[0], frame), self.config.codebook_size)
         # The token at place p predicts place p + 1; one latent frame before that is p + 1 - frame.
         earlier = torch.cat([nothing, history], dim=1)[:, start + 1 : start + 1 + n]
-        places = torch.arange(start + 1, start + 1 + n, device=indices.device)[None]
-        return self._embed_pair(indices, earlier, tables) + self._embed_place(places, told)
+        return self._embed_pair(indices, earlier, tables) + self._embed_places(start + 1, n, tables, told)
 
     def _embed_pair(self, current: Tensor, earlier: Tensor, tables: Tables) -> Tensor:
         """An index and the one that stood, a latent frame earlier, where the next one will stand."""
         now = self.index_embedding.look_up(current, tables.current)
         return now + self.earlier_embedding.look_up(earlier, tables.earlier)
 
-    def _embed_place(self, places: Tensor, told: Told) -> Tensor:
-        """Where the index to predict will stand, int64 (B or 1, n), and what was done in its latent frame."""
-        row, column = self.places[places % len(self.places)].unbind(-1)
-        where = self.row_embedding(row) + self.column_embedding(column)
+    def _embed_places(self, start: int, n: int, tables: Tables, told: Told) -> Tensor:
+        """Where the n indices from a place on will stand, and what was done in their latent frames: (B or 1, n, D)."""
+        where = tables.places[None, start : start + n]
         if told.frames is None:
             return where
-        # The last token of a window predicts nothing: what stands behind it is not asked for.
-        frame = (places[0] // self.config.indices_per_frame).clamp(max=told.frames.shape[1] - 1)
-        return where + told.frames[:, frame]
+        # The last token of a window predicts nothing: what was done behind it is not asked for.
+        frames = self.places[start : start + n, 0].clamp(max=told.frames.shape[1] - 1)
+        return where + told.frames[:, frames]
 
     def _flatten(self, indices: Tensor) -> Tensor:
         """Raster order, after a look at the shape."""
