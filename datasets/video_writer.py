@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import BinaryIO, Protocol, Self, cast
 
 import av
@@ -38,8 +39,7 @@ class VideoFile:
     Args:
         path: Target; its suffix chooses the format: .mp4 (h264), .webm (vp9), .avi (mpeg4), .gif, or .mkv (ffv1,
             lossless). Missing parent folders are made. mp4, webm and avi hold 4:2:0 colour, so an odd width or
-            height is padded to even by repeating the last column or row; gif and mkv keep every size. The frames
-            that are written first choose a gif's palette.
+            height is padded to even by repeating the last column or row; gif and mkv keep every size.
         fps: Frames per second, > 0; may be fractional (29.97). A gif counts in 1/100 s, so its frame times
             are rounded to that (without drift), and it cannot hold more than 50 frames per second.
         crf: Quality of mp4, webm and avi in x264's scale, 0 (best) to 51; six more about double the error.
@@ -73,7 +73,7 @@ class VideoFile:
         if self._size not in ((), frames.shape[1:]):
             raise ValueError(f"frames are {frames.shape[1:]}, expected {self._size} as those before")
         if not self._size:
-            self._encoder.begin(self._enlarged(frames))
+            self._encoder.begin(next(self._enlarged(frames)))
             self._size = frames.shape[1:]
         for image in self._enlarged(frames):
             self._encoder.add(image)
@@ -123,8 +123,8 @@ class _Encoder(Protocol):
     even: bool
     """Whether height and width must be even."""
 
-    def begin(self, images: Iterator[np.ndarray]) -> None:
-        """Open the file; ``images`` are the first ones, to look at."""
+    def begin(self, image: np.ndarray) -> None:
+        """Open the file for images of the size of this one."""
 
     def add(self, image: np.ndarray) -> None:
         """Write the next image."""
@@ -145,11 +145,11 @@ class _Container:
         self._container: av.container.OutputContainer | None = None
         self._count = 0
 
-    def begin(self, images: Iterator[np.ndarray]) -> None:
+    def begin(self, image: np.ndarray) -> None:
         # The container is named because the temporary suffix says nothing to ffmpeg.
         self._container = av.open(str(self._path), "w", format=self._format)
         stream = cast(av.VideoStream, self._container.add_stream(self._codec, rate=self._rate, options=self._options))
-        stream.height, stream.width = next(images).shape[:2]
+        stream.height, stream.width = image.shape[:2]
         stream.pix_fmt = self._pixels
         # Clips are small: threads cost more than they give, and hang in forked workers.
         stream.codec_context.thread_count = 1
@@ -198,45 +198,57 @@ def _mkv(path: Path, fps: float, crf: int) -> _Encoder:
 
 
 class _Gif:
-    """Written block by block: Image.save would merge equal frames, and a reader would count fewer."""
+    """One palette for the whole clip: with one per frame, parts that stand still would flicker.
+
+    So frames wait in a temporary file until the last one is there.
+    """
 
     even = False
 
     def __init__(self, path: Path, fps: float, crf: int) -> None:
         self._path, self._fps = path, fps
-        self._file: BinaryIO | None = None
-        self._before: np.ndarray | None = None
+        self._waiting: BinaryIO | None = None
         self._count = 0
 
-    def begin(self, images: Iterator[np.ndarray]) -> None:
-        # One palette for the whole clip: with one per frame, parts that stand still would flicker.
-        seen = list(images)
-        voters = np.concatenate(seen[:: -(-len(seen) // _PALETTE_FRAMES)])
-        self._palette = Image.fromarray(voters).quantize(256, Image.Quantize.MEDIANCUT)
-        self._file = self._path.open("wb")
+    def begin(self, image: np.ndarray) -> None:
+        self._waiting = cast(BinaryIO, TemporaryFile())  # noqa: SIM115  # closed at the end
+        self._shape = image.shape
 
     def add(self, image: np.ndarray) -> None:
-        assert self._file is not None
-        indexed = Image.fromarray(image).quantize(palette=self._palette, dither=Image.Dither.NONE)
-        indices = np.asarray(indexed)
-        if self._before is None:
-            self._file.writelines(GifImagePlugin.getheader(indexed, info={"loop": 0})[0])
-            box = (0, 0, *indexed.size)
-        else:
-            box = _changed_box(self._before, indices)
-        block = GifImagePlugin.getdata(indexed.crop(box), box[:2], duration=self._milliseconds())
-        self._file.writelines(block)
-        self._before = indices
+        assert self._waiting is not None
+        self._waiting.write(image.tobytes())
         self._count += 1
 
     def end(self) -> None:
-        if self._file is not None:
-            self._file.write(b";")
-            self._file.close()
+        if self._waiting is None:
+            return
+        with self._waiting, self._path.open("wb") as file:
+            voters = [self._image(number) for number in range(0, self._count, -(-self._count // _PALETTE_FRAMES))]
+            palette = Image.fromarray(np.concatenate(voters)).quantize(256, Image.Quantize.MEDIANCUT)
+            before = None
+            # Block by block: Image.save would merge equal frames, and a reader would count fewer.
+            for number in range(self._count):
+                indexed = Image.fromarray(self._image(number)).quantize(palette=palette, dither=Image.Dither.NONE)
+                indices = np.asarray(indexed)
+                if before is None:
+                    file.writelines(GifImagePlugin.getheader(indexed, info={"loop": 0})[0])
+                    box = (0, 0, *indexed.size)
+                else:
+                    box = _changed_box(before, indices)
+                block = GifImagePlugin.getdata(indexed.crop(box), box[:2], duration=self._milliseconds(number))
+                file.writelines(block)
+                before = indices
+            file.write(b";")
 
-    def _milliseconds(self) -> int:
+    def _image(self, number: int) -> np.ndarray:
+        assert self._waiting is not None
+        size = int(np.prod(self._shape))
+        self._waiting.seek(number * size)
+        return np.frombuffer(self._waiting.read(size), np.uint8).reshape(self._shape)
+
+    def _milliseconds(self, number: int) -> int:
         # The difference of rounded end times, so that the error never adds up; players treat less than 20 ms as 100.
-        begin, end = (round(count * 100 / self._fps) for count in (self._count, self._count + 1))
+        begin, end = (round(count * 100 / self._fps) for count in (number, number + 1))
         return max(end - begin, 2) * 10
 
 

@@ -7,6 +7,7 @@ for frames in model.stream_frames(prompts): ...  # as they are decoded, without 
 """
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -167,6 +168,8 @@ class VideoModel:
         Raises:
             ValueError: As there, before the first frame; on the way if actions end before the clip or are unknown.
         """
+        if num_frames is None and actions is None and any(clip.actions for clip in conditions or ()):
+            raise ValueError("a clip without end needs actions that come on the way; give them as actions")
         made = self._made(prompt, num_frames, settings, seeds, conditions, actions)
         return (frames for frames, _ in made)
 
@@ -205,7 +208,6 @@ class VideoModel:
         told = ClipConditions(label, caption, actions)
         return self.continue_frames(np.asarray(prompt)[None], num_frames, settings, [seed], [told]).frames[0]
 
-    @torch.no_grad()
     def _made(
         self,
         prompt: np.ndarray,
@@ -215,7 +217,10 @@ class VideoModel:
         conditions: Sequence[ClipConditions] | None,
         actions: Iterable[Sequence[Sequence[Action | None]]] | None = None,
     ) -> Iterator[tuple[np.ndarray, Tensor]]:
-        """Frames, uint8 (B, T, H, W, 3), and their indices (B, T', H', W'): the prompts', then each latent frame's."""
+        """Frames, uint8 (B, T, H, W, 3), and their indices (B, T', H', W'): the prompts', then each latent frame's.
+
+        What does not fit is refused at once, not with the first frame.
+        """
         self._check_prompt(prompt, num_frames, conditions)
         (B, P), step, device = prompt.shape[:2], self.tokenizer.config.stride[0], self.gpt.device
         latent_frames = None if num_frames is None else num_frames // step
@@ -224,7 +229,6 @@ class VideoModel:
         if not any(clip.actions for clip in conditions or ()):
             told = told._replace(actions=None)
         indices = torch.zeros(B, 0, *self.gpt.config.grid[1:], dtype=torch.int64, device=device)
-        decoder = self.tokenizer.decoder_stream()
         if P:
             indices = self.tokenizer.encode(to_video(prompt).to(device))
         new = sample_latent_frames(
@@ -234,10 +238,11 @@ class VideoModel:
             settings or SamplingSettings(),
             list(range(B)) if seeds is None else seeds,
             told,
-            None if actions is None else self._live(actions),
+            None if actions is None else self._live(actions, B),
         )
-        for part in chain([indices] if P else [], (frame[:, None] for frame in new)):
-            yield to_frames(decoder.push(part)), part
+        parts = chain([indices] if P else [], (frame[:, None] for frame in new))
+        decoder = self.tokenizer.decoder_stream()
+        return ((to_frames(decoder.push(part)), part) for part in parts)
 
     def _check_prompt(
         self, prompt: np.ndarray, num_frames: int | None, conditions: Sequence[ClipConditions] | None
@@ -251,12 +256,25 @@ class VideoModel:
         if conditions is not None and len(conditions) != len(prompt):
             raise ValueError(f"got conditions of {len(conditions)} clips for {len(prompt)} prompts, expected one each")
 
-    def _live(self, actions: Iterable[Sequence[Sequence[Action | None]]]) -> Iterator[Tensor]:
+    def _live(self, actions: Iterable[Sequence[Sequence[Action | None]]], clips: int) -> Iterator[Tensor]:
         """Actions of one latent frame after another, as the GPT takes them."""
-        for clips in actions:
-            told = self.gpt.config.conditions.tensors([ClipConditions(actions=done) for done in clips], 1).actions
-            assert told is not None
-            yield told[:, 0]
+        known, stride = self.gpt.config.conditions, self.tokenizer.config.stride[0]
+        if "actions" not in known.kinds:
+            raise ValueError("got actions, but this model was trained without any; leave them out")
+
+        def checked() -> Iterator[Tensor]:
+            for done in actions:
+                shape = [len(each) if isinstance(each, list | tuple) else 0 for each in done]
+                if shape != [stride] * clips:
+                    raise ValueError(
+                        f"got actions {done!r} for a latent frame, expected a list of {stride} for each of {clips} "
+                        "clips"
+                    )
+                told = known.tensors([ClipConditions(actions=each) for each in done], 1).actions
+                assert told is not None
+                yield told[:, 0]
+
+        return checked()
 
     @torch.no_grad()
     def bits_per_token(self, indices: Tensor, conditions: Sequence[ClipConditions]) -> float:
@@ -279,7 +297,13 @@ class VideoModel:
             if self._text_encoder is None:
                 self._text_encoder = TextEncoder.load(self._encoder_name)
                 self._text_encoder.check_same(config.text_encoder, config.text_dim, config.text_probe)
+            captions = [clip.caption or "" for clip in clips]
+            if self._text_encoder.longest(captions) > config.caption_words:
+                warnings.warn(
+                    f"captions are cut to the first {config.caption_words} tokens, the most this model takes",
+                    stacklevel=2,
+                )
             # No caption is not the empty one: its vectors are zero.
-            vectors = self._text_encoder.encode([clip.caption or "" for clip in clips], config.caption_words)
+            vectors = self._text_encoder.encode(captions, config.caption_words, cut=True)
             vectors[[clip.caption is None for clip in clips]] = 0
         return config.tensors(clips, t_lat, vectors)

@@ -329,17 +329,6 @@ def test_a_saved_gpt_is_the_same_when_loaded(factors: int, tmp_path: Path) -> No
     assert torch.equal(loaded(indices).losses, gpt(indices).losses)
 
 
-def test_a_folder_from_before_there_were_factors_is_plain_whatever_its_codebook(tmp_path: Path) -> None:
-    gpt = random_gpt(codebook_size=2**14 + 1, factors=1)
-    gpt.save_pretrained(tmp_path / "gpt")
-    path = tmp_path / "gpt" / "config.json"
-    config = json.loads(path.read_text())
-    del config["factors"]
-    path.write_text(json.dumps(config))
-    indices = torch.randint(2**14, (1, *GRID))
-    assert torch.equal(VideoGPT.from_pretrained(tmp_path / "gpt")(indices).losses, gpt(indices).losses)
-
-
 LARGE = """
 import resource, torch
 from tokenreel.transformer import GPTConfig, GPTSize, SamplingSettings, VideoGPT, sample_indices

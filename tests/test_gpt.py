@@ -312,6 +312,7 @@ def test_folders_that_hold_no_gpt(tmp_path: Path) -> None:
     config = json.loads(path.read_text())
     for change, message in (
         ({"kind": "tokenreel video tokenizer"}, "is not a tokenreel video GPT"),
+        ({"format_version": 1}, "has format version 1, expected 2; train the GPT again"),
         ({"depht": 2}, r"names \['depht'\], unknown to this version"),
     ):
         path.write_text(json.dumps({**config, **change}))

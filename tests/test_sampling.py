@@ -18,15 +18,17 @@ from tokenreel.transformer import (
 )
 from tokenreel.transformer.filters import keep_top_k, keep_top_p, pick
 from tokenreel.transformer.sampling import sample_latent_frames
+from tokenreel.transformer.static_decoder import StaticDecoder
 
 GRID = (3, 2, 2)
 ChiSquare = Callable[[torch.Tensor, torch.Tensor], float]
 K = 31
 
 
-def random_gpt(grid: tuple[int, int, int] = GRID, codebook_size: int = K) -> VideoGPT:
+def random_gpt(grid: tuple[int, int, int] = GRID, codebook_size: int = K, factors: int = 1) -> VideoGPT:
     """A GPT whose weights are random everywhere: as made, head and branches are zero."""
-    config = GPTConfig(codebook_size, grid, GPTSize(dim=64, depth=2), conditions=ConditionConfig(labels=("a", "b")))
+    conditions = ConditionConfig(labels=("a", "b"))
+    config = GPTConfig(codebook_size, grid, GPTSize(dim=64, depth=2), factors=factors, conditions=conditions)
     gpt = VideoGPT(config)
     for parameter in gpt.parameters():
         nn.init.normal_(parameter, std=0.2)
@@ -176,6 +178,43 @@ def test_a_longer_sample_starts_like_a_shorter_one_and_frames_come_as_they_are_m
     assert torch.equal(long[:, :2], short)
     assert torch.equal(next(frames), long[:, 1])
     assert torch.equal(next(frames), long[:, 2])
+
+
+# guessing ahead
+
+
+@pytest.mark.parametrize("factors", [1, 2])
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_guesses_change_nothing_but_the_number_of_steps(
+    factors: int, guidance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpt = random_gpt((3, 3, 4), factors=factors)
+    steps: list[int] = []
+    forward = StaticDecoder.forward
+
+    def counted(self: StaticDecoder, x: torch.Tensor) -> torch.Tensor:
+        steps.append(x.shape[1])
+        return forward(self, x)
+
+    monkeypatch.setattr(StaticDecoder, "forward", counted)
+    prompt, labels = torch.randint(K, (3, 1, 3, 4)), Conditions(torch.tensor([1, 2, 0]))
+    made = {}
+    for top_k in (1, 2):
+        for speculative in ("auto", "off"):
+            settings = SamplingSettings(top_k=top_k, guidance=guidance, speculative=speculative)
+            steps.clear()
+            made[top_k, speculative] = sample_indices(gpt, prompt, 6, settings, [5, 6, 7], labels)
+            assert any(1 < n <= 12 for n in steps) == (speculative == "auto")
+        assert torch.equal(made[top_k, "auto"], made[top_k, "off"])
+    assert not torch.equal(made[1, "auto"], made[2, "auto"])
+
+
+def test_where_nothing_moves_many_indices_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpt, lengths, forward = random_gpt((3, 4, 8)), [], StaticDecoder.forward
+    nn.init.zeros_(gpt.head.own.weight)  # greedy: always index 0
+    monkeypatch.setattr(StaticDecoder, "forward", lambda self, x: (lengths.append(x.shape[1]), forward(self, x))[1])
+    sample_indices(gpt, torch.zeros(1, 1, 4, 8, dtype=torch.int64), 2, SamplingSettings(temperature=0), [0])
+    assert lengths == [gpt.config.prefix + 32, 2, 4, 8, 16, 1, 32]
 
 
 # beyond the window

@@ -126,6 +126,7 @@ def test_a_caption_may_be_cut(tiny: Path) -> None:
     encoder = TextEncoder.load(str(tiny))
     cut = encoder.encode(["a ball", "two red balls and a green one"], max_tokens=5, cut=True)
     assert np.abs(cut).max(axis=-1).astype(bool).tolist() == [[True] * 4 + [False], [True] * 5]
+    np.testing.assert_allclose(cut[1], encoder.encode(["two red balls"], max_tokens=5)[0], rtol=2e-3, atol=2e-3)
     assert encoder.encode(["a " * 40], max_tokens=99, cut=True)[0].any(axis=-1).sum() == 16, "all that it reads"
 
 
@@ -144,6 +145,8 @@ def test_another_encoder_is_told_by_what_it_makes_of_a_sentence(tiny: Path, tmp_
         torch.manual_seed(1)
         library.AutoModel.from_config(library.AutoConfig.from_pretrained(tiny)).save_pretrained(tmp_path / "other")
     other = TextEncoder.load(str(tmp_path / "other"))
+    with pytest.raises(ValueError, match="its weights are not the same"):
+        encoder.check_same("some/encoder", 16, ())
     with pytest.raises(ValueError, match="its weights are not the same"):
         other.check_same(encoder.name, encoder.dim, encoder.probe)
 

@@ -267,7 +267,9 @@ def test_captions_may_be_cut_and_labels_of_validation_alone_are_counted(
         f"tokenize_dataset --data {tmp_path}/w --tokenizer tok --out {tmp_path}/tokens --cache {tmp_path}/clips "
         "--caption-words 8"
     )
-    assert "2 videos of val have labels that no training video has, such as 'many' of" in capsys.readouterr().out
+    assert (
+        "2 videos outside of train have labels that no training video has, such as 'many' of" in capsys.readouterr().out
+    )
     shards = TokenShards.open(tmp_path / "tokens", "train")
     known = ConditionConfig.of_data(shards.manifest.source, ["captions"], 4, 0.0)
     told = known.of_record(shards.clip(0)[1])

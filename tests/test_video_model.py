@@ -88,7 +88,11 @@ class Encoder:
         if not self.same:
             raise ValueError("not the same")
 
-    def encode(self, captions: list[str], max_tokens: int) -> np.ndarray:
+    def longest(self, captions: list[str]) -> int:
+        return max(map(len, captions))
+
+    def encode(self, captions: list[str], max_tokens: int, cut: bool) -> np.ndarray:
+        assert cut
         return np.ones((len(captions), max_tokens, 2), np.float16)
 
 
@@ -103,7 +107,8 @@ def test_no_caption_is_not_an_empty_one_to_a_text_encoder(model: VideoModel, mon
     assert not told.tensors([ClipConditions()] * 2, 4).captions.any() and not loaded, "loaded for nothing"
     captions = told.tensors([ClipConditions(caption="a"), ClipConditions()], 4).captions
     assert captions.shape == (2, 3, 2) and (captions[0] == 1).all() and not captions[1].any()
-    told.tensors([ClipConditions(caption="b")], 4)
+    with pytest.warns(UserWarning, match="cut to the first 3 tokens"):
+        told.tensors([ClipConditions(caption="long")], 4)
     VideoModel(model.tokenizer, gpt, "moved/encoder").tensors([ClipConditions(caption="b")], 4)
     assert loaded == ["some/encoder", "moved/encoder"]
     monkeypatch.setattr(Encoder, "same", False)
@@ -163,6 +168,26 @@ def test_actions_may_depend_on_what_was_shown(model: VideoModel) -> None:
     assert np.array_equal(np.concatenate(shown, axis=1), again) and len(set(done)) == 2
     with pytest.raises(ValueError, match="action 'jump' is unknown to this model"):
         list(player.stream_frames(prompt, 4, greedy, conditions=told, actions=[[["jump"] * 4]]))
+    for wrong in ([[1] * 4, [1] * 4], [[1] * 8], [1] * 4):
+        with pytest.raises(ValueError, match="expected a list of 4 for each of 1 clips"):
+            list(player.stream_frames(prompt, 4, greedy, conditions=told, actions=[wrong]))
+    with pytest.raises(ValueError, match="a clip without end needs actions that come on the way"):
+        player.stream_frames(prompt, conditions=told)
+    with pytest.raises(ValueError, match="this model was trained without any; leave them out"):
+        model.stream_frames(prompt, actions=play())
+
+
+def test_what_cannot_be_is_refused_before_the_first_frame(model: VideoModel) -> None:
+    for settings, seeds in (
+        (SamplingSettings(overlap=4), [0]),
+        (SamplingSettings(top_k=26), [0]),
+        (SamplingSettings(guidance=2.0), [0]),
+        (SamplingSettings(), [0, 1]),
+    ):
+        with pytest.raises(ValueError):
+            model.stream_frames(prompts(1, 4), None, settings, seeds)
+    with pytest.raises(ValueError, match="got no prompts"):
+        model.continue_frames(prompts(0, 4), 4)
 
 
 @pytest.mark.parametrize(

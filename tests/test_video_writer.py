@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tokenreel.datasets.video_writer import write_video
+from tokenreel.datasets.decoding import load_video
+from tokenreel.datasets.video_writer import VideoFile, write_video
 
 LOSSY = [".mp4", ".webm", ".avi"]
 EVERY = [*LOSSY, ".gif", ".mkv"]
@@ -137,3 +138,36 @@ def test_bad_input(tmp_path: Path, name: str, frames: np.ndarray, options: dict,
     with pytest.raises(ValueError, match=message):
         write_video(tmp_path / name, frames, **({"fps": 10} | options))
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "webm", "avi", "gif", "mkv"])
+def test_frames_written_as_they_come_make_the_same_file(tmp_path: Path, suffix: str) -> None:
+    grey = np.full((8, 24, 36, 3), 40, np.uint8)
+    late = grey.copy()
+    late[:, 4:12, 4:12], late[:, 14:20, 20:30] = (255, 0, 0), (0, 0, 255)  # colours that the first frames lack
+    frames = np.concatenate([grey, late])
+    write_video(tmp_path / f"whole.{suffix}", frames, 10)
+    with VideoFile(tmp_path / f"parts.{suffix}", 10) as file:
+        for begin in range(0, 16, 4):
+            file.write(frames[begin : begin + 4])
+            assert not (tmp_path / f"parts.{suffix}").exists()
+    whole, parts = (load_video(tmp_path / f"{name}.{suffix}", 24, 36, None).frames for name in ("whole", "parts"))
+    assert len(parts) == 16 and np.array_equal(parts, whole)
+    assert np.abs(parts[-1].astype(int) - frames[-1]).mean() < 8
+
+
+def test_a_file_that_is_not_finished_or_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
+    frames = np.zeros((2, 16, 16, 3), np.uint8)
+    for suffix in ("mp4", "gif"):
+        with pytest.raises(KeyboardInterrupt), VideoFile(tmp_path / f"a.{suffix}", 10) as file:
+            file.write(frames)
+            raise KeyboardInterrupt
+        with (
+            pytest.raises(ValueError, match=r"frames are \(16, 18, 3\), expected \(16, 16, 3\) as those before"),
+            VideoFile(tmp_path / f"a.{suffix}", 10) as file,
+        ):
+            file.write(frames)
+            file.write(np.zeros((2, 16, 18, 3), np.uint8))
+        with pytest.raises(ValueError, match="no frames were written"), VideoFile(tmp_path / f"a.{suffix}", 10):
+            pass
+    assert list(tmp_path.iterdir()) == []

@@ -21,6 +21,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
+from tyro.conf import Suppress
 
 from tokenreel.datasets.data_source import DataSettings, held_out_windows
 from tokenreel.datasets.world_states import DiscStates, disc_states
@@ -51,6 +52,8 @@ class Config(SamplingSettings):
     top_p: float = 0.9
     """Draw among the likeliest indices that together have this probability; 1 is all, and lets one index from the
     far tail break an object now and then."""
+    overlap: Suppress[int] = 0
+    """Clips are no longer than the window here."""
     clips: int = 64
     """Validation clips to continue, one per video as far as there are so many."""
     seed: int = 0
@@ -71,6 +74,12 @@ def evaluate(config: Config) -> None:
         raise ValueError(f"clips {config.clips}, seed {config.seed}: expected at least 1, and 0 or more below 2**32")
     device = pick_device(config.device)
     model = VideoModel.from_pretrained(config.model, device, config.text_encoder)
+    most = model.window - model.tokenizer.config.stride[0]
+    if config.prompt_frames > most:
+        raise ValueError(
+            f"prompt_frames {config.prompt_frames} leave nothing to judge in the window of {model.window} frames; use "
+            f"at most {most}"
+        )
     model.check_lengths(config.prompt_frames, model.window - config.prompt_frames)
     config.check_codebook(model.gpt.config.head_sizes)
     source = DataSettings.of_model(data_of(config.model), config.data, config.cache)

@@ -55,8 +55,8 @@ class Config(SamplingSettings):
     """Draw among the likeliest indices that together have this probability; 1 is all, and lets one index from the
     far tail break an object now and then."""
     frames: int = 0
-    """New frames, any number: beyond the window the model goes on from the last of what it made; 0: up to the window
-    the model was trained on, or as many as there are actions."""
+    """New frames, any multiple of the model's temporal stride: beyond the window the model goes on from the last of
+    what it made; 0: up to the window the model was trained on, or as many as there are actions."""
     num_samples: int | None = None
     """Clips to make: of different prompts from the validation split, or continuations of one --input; with --prompts
     of each line; default: 4, and 1 with --prompts."""
@@ -100,6 +100,8 @@ def sample(config: Config) -> None:
     model = VideoModel.from_pretrained(config.model, pick_device(config.device), config.text_encoder)
     config.check_codebook(model.gpt.config.head_sizes)
     lengths = [_new_frames(request, config.given_frames, model) for request in requests]
+    if config.given_frames + max(lengths) > model.window:
+        config.kept(model.gpt.config.grid[0])
     truth, own = _prompts(config, len(requests), model)
     said = [
         request.conditions(known, config.given_frames, length)
@@ -187,7 +189,7 @@ def _written(
             frames, given = (frames, None) if given is None else (given, None)
             for file, part in zip(files, frames, strict=True):
                 file.write(part)
-            kept.append(frames[:, -begin % every :: every])
+            kept.append(frames[:, -begin % every :: every].copy())  # a view would keep all frames
             begin += frames.shape[1]
     return np.concatenate(kept, axis=1)
 

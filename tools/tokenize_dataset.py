@@ -151,7 +151,7 @@ def _facts(store: ClipStore) -> dict[str, Any]:
     unseen = [record for record in store.records if record.label not in (None, *facts["labels"])]
     if unseen:
         print(
-            f"{len(unseen)} videos of {unseen[0].split} have labels that no training video has, such as "
+            f"{len(unseen)} videos outside of train have labels that no training video has, such as "
             f"{unseen[0].label!r} of {unseen[0].file}: the GPT is told no label there"
         )
     for flag, words in FLAGS.items():

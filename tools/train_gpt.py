@@ -42,6 +42,7 @@ from tokenreel.transformer import (
     sample_indices,
 )
 from tokenreel.transformer.conditions import KINDS
+from tokenreel.transformer.pretrained import FORMAT_VERSION
 
 VALIDATION_CLIPS = 256
 SHOWN_CLIPS = 4
@@ -275,6 +276,7 @@ def train_gpt(config: Config) -> None:
     stage = GPTStage(config, shards, tokenizer)
     manifest = shards.manifest
     made_of = {"tokenizer": manifest.tokenizer, "grid": manifest.grid, "hop": manifest.hop, "clips": len(shards)}
+    made_of["gpt_format_version"] = FORMAT_VERSION
     resolved: dict[str, Any] = {**asdict(replace(config, resume=False)), "made_of": {**made_of, **manifest.source}}
     print(_told(stage.model.config.conditions, config.conditions))
     _advise(config, len(shards), manifest.clip_frames / manifest.hop)

@@ -258,10 +258,15 @@ def words(caption: str) -> list[bytes]:
 
 
 def _shortened(caption: str, most: int) -> str:
-    """The first words of a caption, as many as fit."""
-    kept = caption.split()
-    while len(words(" ".join(kept))) > most:
-        kept.pop()
+    """The beginning of a caption, as much as fits; a long run without white space is cut within."""
+    kept, room = [], most
+    for word in caption.split():
+        fits = word.encode()[: room * WORD_BYTES].decode(errors="ignore")
+        if fits:
+            kept.append(fits)
+        room -= len(words(word))
+        if room <= 0:
+            break
     return " ".join(kept)
 
 

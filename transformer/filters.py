@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,6 +28,10 @@ class SamplingSettings:
     overlap: int = 0
     """Latent frames still seen when a clip has outgrown the window and it moves on: more is steadier and slower, as
     they are read again each time; 0 is half of the window."""
+
+    speculative: Literal["auto", "off"] = "auto"
+    """"auto" guesses ahead that indices are those of one latent frame earlier, where few clips are made at once; the
+    result is the same, in less time where little moves."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:

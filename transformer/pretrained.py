@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from tokenreel.transformer.config import GPTConfig
 
 KIND = "tokenreel video GPT"
+FORMAT_VERSION = 2
+"""Rises when the same weights would mean something else: 2 turns queries by the place of what they predict."""
 
 
 def find_folder(folder: Path) -> Path:
@@ -61,7 +63,7 @@ def save_folder(
             building / "model.safetensors",
         )
         for name, content in (
-            ("config.json", {"kind": KIND, **dataclasses.asdict(config)}),
+            ("config.json", {"kind": KIND, "format_version": FORMAT_VERSION, **dataclasses.asdict(config)}),
             ("provenance.json", dict(provenance)),
         ):
             (building / name).write_text(json.dumps(content, indent=2) + "\n")
@@ -87,10 +89,15 @@ def load_folder(folder: Path) -> tuple[GPTConfig, dict[str, Tensor]]:
         raise ValueError(f"{folder} is damaged ({error}); copy it again, or train it again") from None
     if content.pop("kind", None) != KIND:
         raise ValueError(f"{folder} is not a {KIND}; its config.json says otherwise, pass the GPT's folder")
+    version = content.pop("format_version", 1)
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"{folder} has format version {version}, expected {FORMAT_VERSION}; train the GPT again with this version "
+            "of tokenreel"
+        )
     known = {field.name for field in dataclasses.fields(GPTConfig)}
     if set(content) - known:
         raise ValueError(
             f"{folder}/config.json names {sorted(set(content) - known)}, unknown to this version of tokenreel"
         )
-    content.setdefault("factors", 1)  # folders from before heads could be factored, whatever their codebook
     return GPTConfig(**content), state

@@ -12,7 +12,6 @@ from tokenreel.transformer.model import VideoGPT
 from tokenreel.transformer.sliding_window import SlidingWindow
 
 
-@torch.no_grad()
 def sample_latent_frames(
     gpt: VideoGPT,
     prompt: Tensor,
@@ -22,7 +21,7 @@ def sample_latent_frames(
     conditions: Conditions | None = None,
     actions: Iterator[Tensor] | None = None,
 ) -> Iterator[Tensor]:
-    """Continue a prompt; yield each new latent frame as it is finished. Memory does not grow.
+    """Continue a prompt; give each new latent frame as it is finished. Memory does not grow.
 
     Args:
         gpt: Trained model, in eval mode.
@@ -35,13 +34,27 @@ def sample_latent_frames(
         actions: What leads to each new latent frame, (B, frames per latent frame, ...) each, if it becomes known only
             on the way: asked for when its frame begins. ``conditions`` then holds those of the prompt.
 
-    Yields:
-        int64 (B, H', W').
+    Returns:
+        Iterator over int64 (B, H', W').
 
     Raises:
-        ValueError: If the shapes do not fit, the probabilities are not finite, or the actions end before the clip.
+        ValueError: At once if the shapes do not fit; on the way if the probabilities are not finite, or the actions
+            end before the clip.
     """
     _check(gpt, prompt, num_latent_frames, settings, seeds, conditions, live=actions is not None)
+    return _frames(gpt, prompt, num_latent_frames, settings, seeds, conditions, actions)
+
+
+@torch.no_grad()
+def _frames(
+    gpt: VideoGPT,
+    prompt: Tensor,
+    num_latent_frames: int | None,
+    settings: SamplingSettings,
+    seeds: Sequence[int],
+    conditions: Conditions | None,
+    actions: Iterator[Tensor] | None,
+) -> Iterator[Tensor]:
     window = SlidingWindow(gpt, prompt, settings, conditions or Conditions(), actions)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     shape = (gpt.config.indices_per_frame, gpt.head.draws)
@@ -78,6 +91,8 @@ def _check(
             f"prompt has shape {tuple(prompt.shape)}, expected (B, t, {grid[1]}, {grid[2]}) with t up to {grid[0]}, "
             "the window this GPT was trained on"
         )
+    if not len(prompt):
+        raise ValueError("got no prompts, expected at least one")
     if len(seeds) != prompt.shape[0]:
         raise ValueError(f"got {len(seeds)} seeds for {prompt.shape[0]} prompts, expected one each")
     if num_latent_frames is not None and num_latent_frames < 1:

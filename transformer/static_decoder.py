@@ -2,7 +2,7 @@
 
 The cache holds turned keys, so nothing of the past is touched again: a step reads the weights and the
 filled part of the cache once. What is left is the time that a CPU or GPU takes to start each operation,
-so there are as few as can be: 14 a layer. Equal to the full forward pass (tests/test_static_decoder.py).
+so there are few. Equal to the full forward pass (tests/test_static_decoder.py).
 """
 
 import torch
@@ -37,16 +37,17 @@ class StaticDecoder:
         self.values = torch.zeros(shape, device=gpt.device)
         self.filled = 0
 
-    def clear(self) -> None:
-        """Forget the sequence: a new one may begin."""
-        self.filled = 0
+    def rewind(self, length: int) -> None:
+        """Forget all but the first tokens of the sequence: others may follow them."""
+        assert 0 <= length <= self.filled, f"{length} of {self.filled} tokens"
+        self.filled = length
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
         """Append embeddings to the sequence and run them through all layers.
 
         Args:
-            x: (B, n, D): the prompt's n embeddings at first (prefill), later one (decode step).
+            x: (B, n, D): the prompt's n embeddings at first (prefill), later one (decode step) or a few.
 
         Returns:
             (B, n, D), normalised, ready for the head.
@@ -54,13 +55,13 @@ class StaticDecoder:
         B, n, D = x.shape
         start, stop = self.filled, self.filled + n
         assert stop <= self.keys.shape[3], f"{stop} tokens do not fit the cache of {self.keys.shape[3]}"
-        assert start == 0 or n == 1, "prefill comes first, then single steps"
         cos, sin, x = self.cos[start:stop], self.sin[start:stop], x.reshape(B * n, D)
+        mask = torch.ones(n, stop, dtype=torch.bool, device=x.device).tril(start) if start and n > 1 else None
         for layer, keys, values in zip(self.layers, self.keys, self.values, strict=True):
             queries, new_keys, new_values = self._project(x, layer, cos, sin, B)
             keys[:, :, start:stop], values[:, :, start:stop] = new_keys, new_values
             mixed = F.scaled_dot_product_attention(
-                queries, keys[:, :, :stop], values[:, :, :stop], is_causal=start == 0 and n > 1
+                queries, keys[:, :, :stop], values[:, :, :stop], mask, is_causal=start == 0 and n > 1
             )
             x = torch.addmm(x, mixed.transpose(1, 2).reshape(B * n, D), layer.out.T)
             up, gate = F.linear(_norm(x), layer.up_gate, layer.up_gate_bias).chunk(2, dim=-1)
@@ -77,5 +78,5 @@ class StaticDecoder:
 
 
 def _norm(x: Tensor) -> Tensor:
-    """RMS norm over the last axis: what the library writes as normalize(x) * sqrt(D), in one kernel."""
+    """RMS norm over the last axis: what the library writes as normalize(x) * sqrt(D)."""
     return F.rms_norm(x, x.shape[-1:], eps=EPS)

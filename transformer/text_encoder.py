@@ -99,8 +99,8 @@ class TextEncoder:
                 f"the text encoder {self.name} makes vectors of {self.dim} numbers, expected {dim} of {name}; give the "
                 "one the model was trained with"
             )
-        here, there = torch.tensor(self.probe), torch.tensor(probe)
-        if torch.cosine_similarity(here, there, dim=0) < ALIKE:
+        here, there = torch.tensor(self.probe), torch.tensor(list(probe))
+        if here.shape != there.shape or torch.cosine_similarity(here, there, dim=0) < ALIKE:
             raise ValueError(
                 f"the text encoder {self.name} makes other vectors of one and the same sentence, expected those of "
                 f"{name}: its weights are not the same; give the one the model was trained with"
@@ -120,7 +120,7 @@ class TextEncoder:
         Args:
             captions: N texts.
             max_tokens: Rows per caption.
-            cut: Whether to leave out what is too long of a caption, instead of refusing it.
+            cut: Whether to leave out the end of a caption that is too long, instead of refusing it.
 
         Returns:
             float16 (N, max_tokens, dim): one row per token, zeros past the end of a caption.
@@ -130,15 +130,13 @@ class TextEncoder:
                 its vectors do not fit into float16.
         """
         vectors = np.zeros((len(captions), max_tokens, self.dim), np.float16)
-        tokens = [found for part in _parted(captions) for found in self._tokens(part)]
+        most = min(max_tokens, self._most_tokens) if cut else None
+        tokens = [found for part in _parted(captions) for found in self._tokens(part, most)]
         # Captions of one length at a time: nothing is padded, so that no padding can be attended to.
         places: dict[int, list[int]] = {}
         for place, (caption, found) in enumerate(zip(captions, tokens, strict=True)):
-            if cut:
-                tokens[place] = found[: min(max_tokens, self._most_tokens)]
-            else:
-                self._check_length(caption, len(found), max_tokens)
-            places.setdefault(len(tokens[place]), []).append(place)
+            self._check_length(caption, len(found), max_tokens)
+            places.setdefault(len(found), []).append(place)
         places.pop(0, None)  # without special tokens an empty caption has no vectors
         for length, alike in places.items():
             for part in _parted(alike):
@@ -152,14 +150,16 @@ class TextEncoder:
                 vectors[part, :length] = states
         return vectors
 
-    def _tokens(self, captions: Sequence[str]) -> list[list[int]]:
+    def _tokens(self, captions: Sequence[str], most: int | None = None) -> list[list[int]]:
+        """Token numbers; with ``most`` no more than so many, those that close a text included."""
         for caption in captions:
             try:
                 caption.encode()
             except UnicodeEncodeError as error:
                 raise ValueError(f"caption {caption!r} is not valid text ({error}); correct or remove it") from None
         # Not verbose: that warns of lengths, which are checked here.
-        return self._tokenizer(list(captions), padding=False, truncation=False, verbose=False)["input_ids"]
+        length = {"truncation": False} if most is None else {"truncation": True, "max_length": most}
+        return self._tokenizer(list(captions), padding=False, verbose=False, **length)["input_ids"]
 
     def _check_length(self, caption: str, length: int, max_tokens: int) -> None:
         most = min(max_tokens, self._most_tokens)
