@@ -27,7 +27,7 @@ from tokenreel.transformer.conditions import Conditions
 GRID, PROMPT, TIMED = (16, 8, 8), 9, 2
 FRAME = 64
 CODES = 1024
-SETTINGS = SamplingSettings(top_k=100)
+SETTINGS = SamplingSettings(top_k=100, speculative="off")  # these weights are random: see drafts.py
 SIZES = {"small": GPTSize(256, 4), "large": GPTSize(576, 8)}
 VIDEOGPT = {("small", 1): 229.0, ("small", 4): 533.0, ("large", 1): 41.0, ("large", 4): 78.0}
 """Tokens per second of the same shapes, measured elsewhere on the same kind of core, one thread."""

@@ -11,7 +11,7 @@ from accelerate.state import AcceleratorState
 from torch.utils.flop_counter import FlopCounterMode
 
 from tokenreel.tokenizer import VideoTokenizer
-from tokenreel.tools import make_world, tokenize_dataset, train_tokenizer
+from tokenreel.tools import make_world, tokenize_dataset, train_gpt, train_tokenizer
 from tokenreel.training import optimizer as muon
 from tokenreel.transformer import attention
 
@@ -123,3 +123,25 @@ def test_an_ablation_changes_what_it_names_and_nothing_after(name: str, monkeypa
             == 1
         )
     assert before == (muon.orthogonalize, attention.attend_by_rows)
+
+
+def test_drafts_are_measured_on_trained_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = ["--size", "32", "--frames", "16", "--count", "2", "--val-count", "2"]
+    make_world.main(["balls", "--out", "w", *small])
+    train = ["--steps", "1", "--device", "cpu", "--compile", "off", "--wandb", "disabled"]
+    train_tokenizer.main(["--data", "w", "--run", "tok", *train])
+    tokenize_dataset.main(["--data", "w", "--tokenizer", "tok", "--out", "tokens", "--device", "cpu"])
+    train_gpt.main(["--shards", "tokens", "--run", "gpt", *train])
+    out = tmp_path / "drafts.json"
+    monkeypatch.chdir(BENCHMARKS.parent)
+    common = ["--runs", tmp_path / "gpt", "--shards", tmp_path / "tokens", "--out", out]
+    run("drafts.py", *common, "--batches", 1, "--repeats", 1)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["metric"] for row in rows] == [
+        "indices as one latent frame earlier",
+        "sampling",
+        "indices of a clip per pass",
+        "clips that came out the same",
+    ]
+    assert rows[2]["ours"] >= rows[2]["alternative"] == 1

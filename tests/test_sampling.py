@@ -180,13 +180,14 @@ def test_a_longer_sample_starts_like_a_shorter_one_and_frames_come_as_they_are_m
     assert torch.equal(next(frames), long[:, 2])
 
 
-# guessing ahead
+# drafts
 
 
 @pytest.mark.parametrize("factors", [1, 2])
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
-def test_guesses_change_nothing_but_the_number_of_steps(
-    factors: int, guidance: float, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("t", [0, 1])
+def test_drafts_change_nothing_but_the_number_of_steps(
+    factors: int, guidance: float, t: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpt = random_gpt((3, 3, 4), factors=factors)
     steps: list[int] = []
@@ -197,14 +198,15 @@ def test_guesses_change_nothing_but_the_number_of_steps(
         return forward(self, x)
 
     monkeypatch.setattr(StaticDecoder, "forward", counted)
-    prompt, labels = torch.randint(K, (3, 1, 3, 4)), Conditions(torch.tensor([1, 2, 0]))
+    prompt, labels = torch.randint(K, (3, t, 3, 4)), Conditions(torch.tensor([1, 2, 0]))
     made = {}
     for top_k in (1, 2):
         for speculative in ("auto", "off"):
             settings = SamplingSettings(top_k=top_k, guidance=guidance, speculative=speculative)
             steps.clear()
             made[top_k, speculative] = sample_indices(gpt, prompt, 6, settings, [5, 6, 7], labels)
-            assert any(1 < n <= 12 for n in steps) == (speculative == "auto")
+            prefills = {2 + 12 * frames for frames in range(3)}
+            assert any(n > 1 and n not in prefills for n in steps) == (speculative == "auto")
         assert torch.equal(made[top_k, "auto"], made[top_k, "off"])
     assert not torch.equal(made[1, "auto"], made[2, "auto"])
 
@@ -214,7 +216,7 @@ def test_where_nothing_moves_many_indices_are_drawn_at_once(monkeypatch: pytest.
     nn.init.zeros_(gpt.head.own.weight)  # greedy: always index 0
     monkeypatch.setattr(StaticDecoder, "forward", lambda self, x: (lengths.append(x.shape[1]), forward(self, x))[1])
     sample_indices(gpt, torch.zeros(1, 1, 4, 8, dtype=torch.int64), 2, SamplingSettings(temperature=0), [0])
-    assert lengths == [gpt.config.prefix + 32, 2, 4, 8, 16, 1, 32]
+    assert lengths == [gpt.config.prefix + 32, 16, 15, 16, 16]
 
 
 # beyond the window

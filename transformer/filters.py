@@ -30,8 +30,8 @@ class SamplingSettings:
     they are read again each time; 0 is half of the window."""
 
     speculative: Literal["auto", "off"] = "auto"
-    """"auto" guesses ahead that indices are those of one latent frame earlier, where few clips are made at once; the
-    result is the same, in less time where little moves."""
+    """"auto" draws several indices at once from drafts of those that come next, where few clips are made together: the
+    same result in less time; "off" draws them one by one."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:

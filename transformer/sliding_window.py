@@ -11,10 +11,9 @@ from tokenreel.transformer.filters import SamplingSettings
 from tokenreel.transformer.model import VideoGPT
 from tokenreel.transformer.static_decoder import StaticDecoder
 
-FEWEST, MOST = 2, 32
-"""Indices drawn at once, where the next ones are guessed."""
-MOST_CLIPS = 4
-"""Clips at once up to which guessing wins: more fill the processor anyway, and all must be guessed right."""
+AHEAD = {2: 16, 8: 8}
+"""Up to so many clips: so many indices at once. With more clips the processor is busy anyway, and where one clip's
+draft is wrong all wait for it."""
 
 
 class SlidingWindow:
@@ -23,13 +22,14 @@ class SlidingWindow:
     A full window moves on: its last latent frames become the first of the next one, at positions counted anew, and
     go through the layers again. So the GPT sees nothing but what it was trained on, and forgets what is older.
 
-    Most of a video is what was there before. So the next indices are guessed to be those of the same places one latent
-    frame earlier, and the layers run over several guesses at once. Each index is drawn all the same, with its own
-    random number, from what came before it: as long as the draws are as guessed the next one is valid too, and the
-    first that is not takes the guess's place. What is made does not depend on the guesses, only the time does.
+    Several indices are drawn at once: the layers run over a draft of those that come next, at first what stood there
+    one latent frame earlier. Each index is drawn all the same, with its own random number, from what came before it: as
+    long as the draws are as drafted the next one is valid too. Those behind the first that is not are the next draft,
+    and a good one: they were drawn in almost the right place. What is made does not depend on drafts (but for
+    rounding, as with other batches), only the time does.
 
-    Source: Leviathan et al., 2023, "Fast Inference from Transformers via Speculative Decoding"; with a draft that is
-    certain, accepting and resampling become one draw.
+    Source: Song et al., 2021, "Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving" (Jacobi
+    iteration); of samples instead of the likeliest tokens Teng et al., 2024, "Speculative Jacobi Decoding".
 
     Args:
         gpt: Trained model, in eval mode.
@@ -56,7 +56,9 @@ class SlidingWindow:
         self._sequence = torch.zeros(rows, gpt.config.num_indices, dtype=torch.int64, device=gpt.device)
         self._sequence[:, : prompt[0].numel()] = prompt.flatten(1).repeat(self._copies, 1)
         self._decoder, self._tables = StaticDecoder(gpt, rows), gpt.tables()
-        self._ahead = 1 if settings.speculative == "off" or self._clips > MOST_CLIPS else FEWEST
+        self._ahead = next((n for most, n in AHEAD.items() if self._clips <= most), 1)
+        if settings.speculative == "off":
+            self._ahead = 1
         known = conditions.to(gpt.device)
         nothing = gpt.config.conditions.tensors([ClipConditions()] * self._clips, gpt.config.grid[0])
         self._unknown = nothing.to(gpt.device).actions
@@ -84,22 +86,19 @@ class SlidingWindow:
             self._slide()
         told = self._told()
         begin, end = self._frames * self._frame, (self._frames + 1) * self._frame
+        draft = self._sequence[: self._clips, max(0, begin - self._frame) : max(begin, self._frame)].clone()
         place = begin
         while place < end:
-            guesses = self._guesses(place, end)
-            hidden = self._hidden(place, guesses, told)
-            n = hidden.shape[1]
-            drawn = self._gpt.head.pick(
-                hidden.flatten(0, 1),
-                self._tables.head,
-                self._settings,
-                uniform[:, place - begin : place - begin + n].flatten(0, 1),
-            ).view(-1, n)
-            valid = self._valid(drawn, guesses)
+            n = min(self._ahead, end - place) if self._decoder.filled else 1
+            ahead = slice(place - begin, place - begin + n)
+            hidden = self._hidden(place, draft[:, ahead][:, :-1], told)
+            drawn = self._drawn(hidden, uniform[:, ahead])
+            valid = _valid(drawn, draft[:, ahead])
             self._sequence[:, place : place + valid] = drawn[:, :valid].repeat(self._copies, 1)
+            draft[:, ahead] = drawn
             place += valid
             self._decoder.rewind(self._gpt.config.prefix + place - 1)
-        # One look per latent frame: a look per step would make the GPU wait for the host.
+        # One look per latent frame: it makes a GPU wait for the host.
         last = self._gpt.head.losses(hidden[:, valid - 1], self._sequence[:, end - 1], self._tables.head)
         if not bool(torch.isfinite(last.cross_entropy).all()):
             raise ValueError(
@@ -134,32 +133,32 @@ class SlidingWindow:
         frames = None if told.frames is None or untold.frames is None else torch.cat([told.frames, untold.frames])
         return Told(torch.cat([told.prefix, untold.prefix]), frames)
 
-    def _guesses(self, place: int, end: int) -> Tensor:
-        """What the next indices but the last might be: (B, n - 1), n those to draw at once."""
-        n = min(self._ahead, end - place) if self._frames and self._decoder.filled else 1
-        earlier = place - self._frame
-        return self._sequence[: self._clips, earlier : earlier + n - 1] if n > 1 else self._sequence[: self._clips, :0]
+    def _hidden(self, place: int, draft: Tensor, told: Told) -> Tensor:
+        """What the head draws the index at a place from, and those behind it if the draft (B, n - 1) is true.
 
-    def _hidden(self, place: int, guesses: Tensor, told: Told) -> Tensor:
-        """What the head draws the index at a place from, and those after each guess: (rows, n, D)."""
+        Returns:
+            (rows, n, D).
+        """
         if not self._decoder.filled:
             return self._decoder.forward(self._context(told))[:, -1:]
-        last = torch.cat([self._sequence[:, [place - 1]], guesses.repeat(self._copies, 1)], dim=1)
+        tokens = torch.cat([self._sequence[:, [place - 1]], draft.repeat(self._copies, 1)], dim=1)
         before = self._sequence[:, : place - 1]
-        return self._decoder.forward(self._gpt.embed(last, place - 1, self._tables, told, before=before))
+        return self._decoder.forward(self._gpt.embed(tokens, place - 1, self._tables, told, before=before))
 
-    def _valid(self, drawn: Tensor, guesses: Tensor) -> int:
-        """How many of the draws (B, n) follow from draws alone: up to the first that is not as guessed, in any row."""
-        n = drawn.shape[1]
-        if n == 1:
-            return 1
-        right = (drawn[:, :-1] == guesses).all(dim=0).cumprod(dim=0)
-        valid = 1 + int(right.sum())
-        # Longer guesses after good ones; a wrong one costs the time of those behind it.
-        self._ahead = min(2 * n, MOST) if valid == n else max(valid, FEWEST)
-        return valid
+    def _drawn(self, hidden: Tensor, uniform: Tensor) -> Tensor:
+        """Draw an index from each hidden state (rows, n, D): (B, n)."""
+        drawn = self._gpt.head.pick(hidden.flatten(0, 1), self._tables.head, self._settings, uniform.flatten(0, 1))
+        return drawn.view(-1, hidden.shape[1])
 
     def _context(self, told: Told) -> Tensor:
         """Embeddings of prefix and all indices so far: (rows, n, D)."""
         tokens, past = self._gpt.embed_prefix(told, self._tables), self._sequence[:, : self._frames * self._frame]
         return torch.cat([tokens, self._gpt.embed(past, 0, self._tables, told)], dim=1) if self._frames else tokens
+
+
+def _valid(drawn: Tensor, draft: Tensor) -> int:
+    """How many of the draws (B, n) follow from draws alone: up to the first that is not as drafted, in any row."""
+    if drawn.shape[1] == 1:
+        return 1
+    right = (drawn[:, :-1] == draft[:, :-1]).all(dim=0).cumprod(dim=0)
+    return 1 + int(right.sum())
