@@ -1,9 +1,10 @@
-"""How far a long continuation drifts, with and without context noise in training.
+"""How far a long continuation drifts, and whether another model (trained with context noise, say) drifts less.
 
-    python benchmarks/drift.py --noisy runs/noisy/gpt --plain runs/demo/gpt --out benchmarks/results/drift.json
+    python benchmarks/drift.py --model runs/demo/gpt --frames 1024 --out benchmarks/results/drift_long.json
+    python benchmarks/drift.py --model runs/noisy/gpt --against runs/demo/gpt --out benchmarks/results/drift.json
 
-Both GPTs were trained on the tokens of one world of balls, all else equal. New clips of that world are continued to
-many times the window: the last half of what was made is the prompt of what follows. Judged by the known state: how
+Both were trained on a world of balls. New clips of that world are continued to many times the window, which slides by
+half of itself. Judged by the known state: how
 far the balls are from where they should be (which chance collisions soon spoil for any model), and, what needs no
 truth, whether exactly the balls of the prompt are still there.
 """
@@ -33,8 +34,8 @@ EVERY = 4
 """Frames between those that are judged."""
 NOTE = (
     "{clips} new clips of the world of balls, {prompt} prompt frames, window of {window}; each figure is the mean of "
-    "the eighth of the clip that ends at that frame. Ours: trained with context noise {noise}. Alternative: without. "
-    "Limit: the true clip through the tokenizer. top-p {top_p}."
+    "the eighth of the clip that ends at that frame. Ours: trained with context noise {noise}{against}. Limit: the "
+    "true clip through the tokenizer. top-p {top_p}."
 )
 
 
@@ -45,18 +46,6 @@ class Judged(NamedTuple):
     """Pixels per coordinate."""
     whole: np.ndarray
     """Share of clips that show exactly the right balls."""
-
-
-def rolled_out(model: VideoModel, prompt: Tensor, frames: int, settings: SamplingSettings) -> Tensor:
-    """Continue indices (B, t, H', W') to ``frames`` frames, half a window at a time."""
-    window, stride = model.gpt.config.grid[0], model.tokenizer.config.stride[0]
-    made, part = prompt, 0
-    while made.shape[1] * stride < frames:
-        seen = made[:, -min(made.shape[1], window // 2) :]
-        seeds = [1000 * part + i for i in range(len(prompt))]
-        new = sample_indices(model.gpt, seen, window - seen.shape[1], settings, seeds)[:, seen.shape[1] :]
-        made, part = torch.cat([made, new], dim=1), part + 1
-    return made[:, : frames // stride]
 
 
 def judge(clips: list[np.ndarray], states: list[dict[str, Any]], size: int) -> Judged:
@@ -78,7 +67,8 @@ def judged_model(
 ) -> Judged:
     """Continue the first frames of true clips, uint8 (B, T, H, W, 3), to their length."""
     prompt = model.tokenizer.encode(to_video(truth[:, :prompt_frames]))
-    made = rolled_out(model, prompt, truth.shape[1], settings)
+    new = truth.shape[1] // model.tokenizer.config.stride[0] - prompt.shape[1]
+    made = sample_indices(model.gpt, prompt, new, settings, range(len(prompt)))
     return judge([_decoded(model, row) for row in made], states, truth.shape[2])
 
 
@@ -86,24 +76,26 @@ def _decoded(model: VideoModel, indices: Tensor) -> np.ndarray:
     return to_frames(model.tokenizer.decode(indices[None]))[0]
 
 
-def rows(ours: Judged, alternative: Judged, limit: Judged, frames: int) -> list[dict[str, Any]]:
+def rows(ours: Judged, alternative: Judged | None, limit: Judged, frames: int) -> list[dict[str, Any]]:
     """Figures at an eighth, a quarter, a half and the whole of the length."""
     table = []
+    every = (ours, alternative, limit)
     for end in (frames // 8, frames // 4, frames // 2, frames):
         part = slice((end - frames // 8) // EVERY, end // EVERY)
         for metric, unit, values in (
-            ("position error", "px", [judged.error for judged in (ours, alternative, limit)]),
-            ("exactly the right balls", "share", [judged.whole for judged in (ours, alternative, limit)]),
+            ("position error", "px", [judged and judged.error for judged in every]),
+            ("exactly the right balls", "share", [judged and judged.whole for judged in every]),
         ):
-            table.append(row(f"frame {end}", metric, unit, *(float(each[part].mean()) for each in values)))
+            means = [None if each is None else float(each[part].mean()) for each in values]
+            table.append(row(f"frame {end}", metric, unit, *means))
     return table
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--noisy", type=Path, required=True, help="GPT trained with --context-noise")
-    parser.add_argument("--plain", type=Path, required=True, help="the same without")
+    parser.add_argument("--model", type=Path, required=True, help="GPT of a world of balls")
+    parser.add_argument("--against", type=Path, help="another one of the same tokens")
     parser.add_argument("--frames", type=int, default=256, help="length of the clips, a multiple of 32")
     parser.add_argument("--clips", type=int, default=32, help="clips to continue")
     parser.add_argument("--prompt-frames", type=int, default=8, help="frames given")
@@ -113,31 +105,34 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     settings = SamplingSettings(top_p=arguments.top_p)
-    noisy, plain = (VideoModel.from_pretrained(folder) for folder in (arguments.noisy, arguments.plain))
-    size = plain.frame_size[0]
+    model = VideoModel.from_pretrained(arguments.model)
+    other = VideoModel.from_pretrained(arguments.against) if arguments.against else None
+    size = model.frame_size[0]
     episodes = [simulate("balls", FRESH_SEED + i, size, arguments.frames) for i in range(arguments.clips)]
     truth, states = np.stack([each.frames for each in episodes]), [each.states for each in episodes]
-    ours, alternative = (
-        judged_model(model, truth, states, arguments.prompt_frames, settings) for model in (noisy, plain)
-    )
+    ours = judged_model(model, truth, states, arguments.prompt_frames, settings)
+    alternative = judged_model(other, truth, states, arguments.prompt_frames, settings) if other else None
     with torch.no_grad():
-        shown = [_decoded(plain, plain.tokenizer.encode(to_video(clip[None]))[0]) for clip in truth]
+        shown = [_decoded(model, model.tokenizer.encode(to_video(clip[None]))[0]) for clip in truth]
     limit = judge(shown, states, size)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     at = np.arange(EVERY, arguments.frames + 1, EVERY)
-    curves = {"with context noise": ours, "without": alternative, "the truth through the tokenizer": limit}
+    curves = {"the truth through the tokenizer": limit, arguments.model.name: ours}
+    if alternative is not None:
+        curves[arguments.against.name] = alternative
     line_plot(
         arguments.out.with_suffix(".png"),
         {name: (at, judged.whole) for name, judged in curves.items()},
         "frame",
         "share of clips with exactly the right balls",
-        f"{arguments.clips} clips, window of {plain.window} frames",
+        f"{arguments.clips} clips, window of {model.window} frames",
     )
     note = NOTE.format(
         clips=arguments.clips,
         prompt=arguments.prompt_frames,
-        window=plain.window,
-        noise=noisy.gpt.config.context_noise,
+        window=model.window,
+        noise=model.gpt.config.context_noise,
+        against=f", the alternative with {other.gpt.config.context_noise}" if other else "",
         top_p=arguments.top_p,
     )
     report(rows(ours, alternative, limit, arguments.frames), arguments.out, note)
