@@ -129,9 +129,11 @@ def test_drafts_are_measured_on_trained_models(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     small = ["--size", "32", "--frames", "16", "--count", "2", "--val-count", "2"]
     make_world.main(["balls", "--out", "w", *small])
+    AcceleratorState._reset_state()  # or the precision of an earlier test is asked for again
     train = ["--steps", "1", "--device", "cpu", "--compile", "off", "--wandb", "disabled"]
     train_tokenizer.main(["--data", "w", "--run", "tok", *train])
     tokenize_dataset.main(["--data", "w", "--tokenizer", "tok", "--out", "tokens", "--device", "cpu"])
+    AcceleratorState._reset_state()
     train_gpt.main(["--shards", "tokens", "--run", "gpt", *train])
     out = tmp_path / "drafts.json"
     monkeypatch.chdir(BENCHMARKS.parent)
