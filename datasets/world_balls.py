@@ -43,7 +43,7 @@ def simulate_balls(
         size: Height and width in pixels.
         frames: Length T.
         occluder: Put a grey vertical bar in front; the balls move on behind it.
-        twins: Several balls may have the same colour.
+        twins: Several balls may have the same colour, and captions name the colours in any order.
         combinations: Draw the colours from these alone; None: from all.
 
     Returns:
@@ -82,7 +82,11 @@ def simulate_balls(
         "visible": (fraction > 0).tolist(),
         "occluder": None if bar is None else [round(edge, 4) for edge in bar],
     }
-    return Episode(canvas.finished(), states, caption(names), LABELS[n - 1])
+    said = names
+    if twins:  # in any order of colours: else each combination would be one fixed sentence, and learned as such
+        order = np.random.default_rng([seed, n]).permutation(len(COLORS))
+        said = sorted(names, key=lambda name: order[list(COLORS).index(name)])
+    return Episode(canvas.finished(), states, caption(said), LABELS[n - 1])
 
 
 def _drawn_names(rng: np.random.Generator, twins: bool, combinations: Sequence[Combination] | None) -> list[str]:

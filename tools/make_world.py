@@ -31,7 +31,8 @@ class Config(WorldSettings):
     occluder: bool = False
     """Only balls: a grey bar that hides what is behind it."""
     twins: bool = False
-    """Only balls: several may have one colour, and captions count them: "two red balls and a green ball"."""
+    """Only balls: several may have one colour, and captions count them, colours in any order: "two red balls and a
+    green ball"."""
     hold_out: float = 0.0
     """Only balls: share of the combinations of colours that no training clip shows and every validation clip does."""
 
