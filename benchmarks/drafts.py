@@ -12,7 +12,7 @@ import argparse
 import statistics
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import numpy as np
@@ -45,22 +45,25 @@ class Passes:
 
 def measure(name: str, gpt: VideoGPT, clips: Tensor, batch: int, top_p: float, repeats: int) -> list[dict[str, Any]]:
     """Rows of one model and one number of clips at once."""
+    kinds: tuple[Literal["auto", "off"], ...] = ("auto", "off")
     seconds: dict[str, list[float]] = {"auto": [], "off": []}
-    passes, drawn, same = {}, {}, 0
+    passes = {"auto": 0, "off": 0}
+    drawn: dict[str, Tensor] = {}
+    same = 0
     for number in range(repeats):
         prompt = clips[number * batch : (number + 1) * batch, :1]
-        for speculative in seconds:
+        for speculative in kinds:
             settings, counted = SamplingSettings(top_p=top_p, speculative=speculative), Passes()
             with patch.object(StaticDecoder, "forward", lambda self, x, counted=counted: counted(self, x)):
                 begin = time.perf_counter()
                 made = sample_indices(gpt, prompt, clips.shape[1] - 1, settings, range(batch))
                 seconds[speculative].append(time.perf_counter() - begin)
-            passes[speculative] = passes.get(speculative, 0) + counted.count
+            passes[speculative] += counted.count
             drawn[speculative] = made
         same += int((drawn["auto"] == drawn["off"]).flatten(1).all(dim=1).sum())
     tokens = clips[0, 1:].numel()
-    speeds = [batch * tokens / statistics.median(seconds[speculative]) for speculative in ("auto", "off")]
-    at_once = [repeats * tokens / passes[speculative] for speculative in ("auto", "off")]
+    speeds = [batch * tokens / statistics.median(seconds[speculative]) for speculative in kinds]
+    at_once = [repeats * tokens / passes[speculative] for speculative in kinds]
     case = f"{name}, batch {batch}"
     return [
         row(case, "sampling", "tokens/s", *speeds),

@@ -9,7 +9,7 @@
 
 Each clip is written on its own, and all of them into one comparison: prompt and continuation beside what
 really happened, prompt frames bordered green, new ones orange (grid.mp4 or the chosen format, grid.png; of
-clips longer than the window every second frame, or third, ...).
+clips longer than the window every second frame, or third, ... of the clip alone).
 """
 
 from collections.abc import Iterator
@@ -241,12 +241,13 @@ def _comparison(
     shown = np.stack([_filled(clip, longest) for clip in made])
     real = np.stack([_filled(clip[::every][:longest], longest) for clip in truth])
     strips, rows = [], [("model", shown)]
+    known = config.given_frames and every == 1  # of a clip longer than the window hardly anything is known
     for number, clip in enumerate(shown):
         caption = said[number].caption
         strips.append((f"model, sample {number}" + (f": {caption}" if caption else ""), clip))
-        if config.given_frames:
+        if known:
             strips.append(("what really happened", real[number]))
-    if config.given_frames:
+    if known:
         rows.append(("what really happened", real))
     picture, video = config.out / "grid.png", config.out / f"grid.{config.format}"
     enlarge = max(1, 128 // model.frame_size[0])
