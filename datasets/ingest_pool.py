@@ -125,6 +125,7 @@ def decode_all(
         idle.put(worker)
 
     def run(job: dict[str, Any]) -> dict[str, Any]:
+        """Give a job to a worker that is idle."""
         worker = idle.get()
         try:
             return worker.run(job, time_limit)

@@ -146,6 +146,7 @@ class _Container:
         self._count = 0
 
     def begin(self, image: np.ndarray) -> None:
+        """See :class:`_Encoder`."""
         # The container is named because the temporary suffix says nothing to ffmpeg.
         self._container = av.open(str(self._path), "w", format=self._format)
         stream = cast(av.VideoStream, self._container.add_stream(self._codec, rate=self._rate, options=self._options))
@@ -156,6 +157,7 @@ class _Container:
         self._stream = stream
 
     def add(self, image: np.ndarray) -> None:
+        """See :class:`_Encoder`."""
         assert self._container is not None
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame.pts, frame.time_base = self._count, 1 / self._rate
@@ -163,6 +165,7 @@ class _Container:
         self._container.mux(self._stream.encode(frame))
 
     def end(self) -> None:
+        """See :class:`_Encoder`."""
         if self._container is not None:
             if self._count:
                 self._container.mux(self._stream.encode(None))
@@ -211,15 +214,18 @@ class _Gif:
         self._count = 0
 
     def begin(self, image: np.ndarray) -> None:
+        """See :class:`_Encoder`."""
         self._waiting = cast(BinaryIO, TemporaryFile())  # noqa: SIM115  # closed at the end
         self._shape = image.shape
 
     def add(self, image: np.ndarray) -> None:
+        """See :class:`_Encoder`."""
         assert self._waiting is not None
         self._waiting.write(image.tobytes())
         self._count += 1
 
     def end(self) -> None:
+        """See :class:`_Encoder`."""
         if self._waiting is None:
             return
         with self._waiting, self._path.open("wb") as file:

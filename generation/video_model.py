@@ -92,7 +92,7 @@ class VideoModel:
 
     @property
     def window(self) -> int:
-        """Longest clip in frames, prompt included."""
+        """Frames that the GPT sees at once, prompt included: as long as the clips it was trained on."""
         return self.gpt.config.grid[0] * self.tokenizer.config.stride[0]
 
     def check_lengths(self, prompt_frames: int, num_frames: int | None) -> None:

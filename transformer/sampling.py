@@ -42,20 +42,15 @@ def sample_latent_frames(
             end before the clip.
     """
     _check(gpt, prompt, num_latent_frames, settings, seeds, conditions, live=actions is not None)
-    return _frames(gpt, prompt, num_latent_frames, settings, seeds, conditions, actions)
+    with torch.no_grad():
+        window = SlidingWindow(gpt, prompt, settings, conditions or Conditions(), actions)
+    return _frames(window, gpt, num_latent_frames, seeds)
 
 
 @torch.no_grad()
 def _frames(
-    gpt: VideoGPT,
-    prompt: Tensor,
-    num_latent_frames: int | None,
-    settings: SamplingSettings,
-    seeds: Sequence[int],
-    conditions: Conditions | None,
-    actions: Iterator[Tensor] | None,
+    window: SlidingWindow, gpt: VideoGPT, num_latent_frames: int | None, seeds: Sequence[int]
 ) -> Iterator[Tensor]:
-    window = SlidingWindow(gpt, prompt, settings, conditions or Conditions(), actions)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     shape = (gpt.config.indices_per_frame, gpt.head.draws)
     for _ in count() if num_latent_frames is None else range(num_latent_frames):
