@@ -102,3 +102,10 @@ def test_too_few_actions_are_refused() -> None:
     known: Any = Request(actions=[1, 2, 3])
     with pytest.raises(ValueError, match="got 3 actions for 4 new frames; give one per frame, or ask for fewer frames"):
         known.conditions(OWN, 2, 4)
+
+
+def test_what_was_played_ends_with_the_clip_and_is_unknown_after_it() -> None:
+    own = ClipConditions(actions=[None, 1, 2, 0])
+    assert Request().conditions(own, 2, 6).actions == [None, 1, 2, 0, None, None, None, None]
+    assert Request().conditions(own, 2, 2).actions == [None, 1, 2, 0]
+    assert Request().conditions(ClipConditions(), 2, 6).actions is None
