@@ -35,12 +35,12 @@ class Passes:
     """Counts the decoder's passes."""
 
     def __init__(self) -> None:
-        self.count, self._forward = 0, StaticDecoder.forward
+        self.count, self._run = 0, StaticDecoder._run
 
-    def __call__(self, decoder: StaticDecoder, x: Tensor) -> Tensor:
+    def __call__(self, decoder: StaticDecoder, *inputs: Any) -> Tensor:
         """Run and count one."""
         self.count += 1
-        return self._forward(decoder, x)
+        return self._run(decoder, *inputs)
 
 
 def measure(name: str, gpt: VideoGPT, clips: Tensor, batch: int, top_p: float, repeats: int) -> list[dict[str, Any]]:
@@ -54,11 +54,11 @@ def measure(name: str, gpt: VideoGPT, clips: Tensor, batch: int, top_p: float, r
         prompt = clips[number * batch : (number + 1) * batch, :1]
         for speculative in kinds:
             settings, counted = SamplingSettings(top_p=top_p, speculative=speculative), Passes()
-            with patch.object(StaticDecoder, "forward", lambda self, x, counted=counted: counted(self, x)):
+            with patch.object(StaticDecoder, "_run", lambda self, *x, counted=counted: counted(self, *x)):
                 begin = time.perf_counter()
                 made = sample_indices(gpt, prompt, clips.shape[1] - 1, settings, range(batch))
                 seconds[speculative].append(time.perf_counter() - begin)
-            passes[speculative] += counted.count
+            passes[speculative] += counted.count - 1  # the first reads the prompt
             drawn[speculative] = made
         same += int((drawn["auto"] == drawn["off"]).flatten(1).all(dim=1).sum())
     tokens = clips[0, 1:].numel()

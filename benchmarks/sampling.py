@@ -42,16 +42,17 @@ NOTE = (
 def with_library_cache(gpt: VideoGPT, prompt: Tensor, seeds: list[int]) -> Iterator[Tensor]:
     """The same sampling over x-transformers' decoder and its own key-value cache, latent frame by latent frame."""
     B, start = prompt.shape[0], prompt[0].numel()
-    sequence = torch.zeros(B, gpt.config.num_indices, dtype=torch.int64)
-    sequence[:, :start] = prompt.flatten(1)
+    sequence = gpt.sequence(torch.zeros(B, gpt.config.num_indices, dtype=torch.int64))
+    sequence[:, 1 : 1 + start] = prompt.flatten(1)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     angles = gpt.key_angles.repeat_interleave(2, dim=-1)[None]
     tables, told = gpt.tables(), gpt.conditions(Conditions(), B, GRID[0])
-    tokens = torch.cat([gpt.embed_prefix(told, tables), gpt.embed(sequence[:, :start], 0, tables, told)], dim=1)
+    begin = gpt.embed(sequence, torch.arange(start + 1), gpt.order, tables, told)
+    tokens = torch.cat([told.prefix, begin], dim=1)
     cache = None
-    for begin in range(start, gpt.config.num_indices, FRAME):
+    for first in range(start, gpt.config.num_indices, FRAME):
         uniform = torch.stack([torch.rand(FRAME, generator=each, dtype=torch.float64) for each in generators])
-        for place in range(begin, begin + FRAME):
+        for place in range(first, first + FRAME):
             hidden, cache = gpt.backbone.decoder(
                 tokens,
                 rotary_pos_emb=(angles[:, : gpt.config.prefix + place], 1.0),
@@ -60,10 +61,10 @@ def with_library_cache(gpt: VideoGPT, prompt: Tensor, seeds: list[int]) -> Itera
                 cache_age=0 if cache is not None else 1,
                 return_hiddens=True,
             )
-            index = gpt.head.pick(hidden[:, -1], tables.head, SETTINGS, uniform[:, place - begin, None])
-            sequence[:, place] = index
-            tokens = gpt.embed(index[:, None], place, tables, told, before=sequence[:, :place])
-        yield sequence[:, begin : begin + FRAME].view(B, *GRID[1:])
+            index = gpt.head.pick(hidden[:, -1], tables.head, SETTINGS, uniform[:, place - first, None])
+            sequence[:, place + 1] = index
+            tokens = gpt.embed(sequence, torch.tensor([place + 1]), gpt.order, tables, told)
+        yield sequence[:, first + 1 : first + 1 + FRAME].view(B, *GRID[1:])
 
 
 def measured_bandwidth() -> float:

@@ -44,3 +44,25 @@ def chi_square() -> Callable[[Any, Any], float]:
         return float(((counts[possible] - expected).square() / expected).sum())
 
     return statistic
+
+
+@pytest.fixture
+def cached_states() -> Callable[..., Any]:
+    """What a GPT's cached decoder makes of every token: the prompt's indices in one piece, the others one by one."""
+    import torch
+
+    from tokenreel.transformer.static_decoder import StaticDecoder
+
+    @torch.no_grad()
+    def states(gpt: Any, indices: torch.Tensor, conditions: Any, prefill: int, order: Any = None) -> torch.Tensor:
+        """Hidden states (B, T'·H'·W', D) of indices (B, T', H', W'), as ``gpt.hidden_states`` gives them."""
+        order, flat, tables = order or gpt.order, indices.flatten(1), gpt.tables()
+        decoder, told = StaticDecoder(gpt, len(indices), order=order), gpt.conditions(conditions, *indices.shape[:2])
+        sequence, at = gpt.sequence(flat[:, order.places[: flat.shape[1]]]), torch.arange(flat.shape[1])
+        begin = gpt.embed(sequence, at[: prefill + 1], order, tables, told)
+        made = [decoder.forward(torch.cat([told.prefix, begin], dim=1))[:, gpt.config.prefix - 1 :]]
+        for place in at[prefill + 1 :]:
+            made.append(decoder.forward(gpt.embed(sequence, place[None], order, tables, told)))
+        return torch.cat(made, dim=1)
+
+    return states

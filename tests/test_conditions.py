@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,7 +23,6 @@ from tokenreel.transformer.condition_embedding import hide
 from tokenreel.transformer.conditions import words
 from tokenreel.transformer.context_noise import noisy
 from tokenreel.transformer.sampling import sample_latent_frames
-from tokenreel.transformer.static_decoder import StaticDecoder
 
 GRID, FRAME, K = (3, 2, 3), 6, 30
 LABELS, CAPTIONS = {"labels": ("cat", "dog")}, {"caption_words": 3}
@@ -80,20 +79,13 @@ def hidden_states(gpt: VideoGPT, indices: torch.Tensor, conditions: Conditions) 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("prefill", [0, 1, FRAME, 2 * FRAME + 2])
-def test_cached_decoding_equals_the_full_forward_under_every_kind_of_condition(kind: str, prefill: int) -> None:
+def test_cached_decoding_equals_the_full_forward_under_every_kind_of_condition(
+    kind: str, prefill: int, cached_states: Callable[..., torch.Tensor]
+) -> None:
     gpt, conditions = random_gpt(kind, context_noise=0.3), said(kind)
     indices = torch.randint(K, (3, *GRID))
     full = hidden_states(gpt, indices, conditions)
-    decoder, tables, flat = StaticDecoder(gpt, 3), gpt.tables(), indices.flatten(1)
-    told = gpt.conditions(conditions, 3, GRID[0])
-    tokens = gpt.embed_prefix(told, tables)
-    if prefill:
-        tokens = torch.cat([tokens, gpt.embed(flat[:, :prefill], 0, tables, told)], dim=1)
-    cached = [decoder.forward(tokens)[:, gpt.config.prefix - 1 :]]
-    for place in range(prefill, flat.shape[1] - 1):
-        token = gpt.embed(flat[:, [place]], place, tables, told, before=flat[:, :place])
-        cached.append(decoder.forward(token))
-    torch.testing.assert_close(torch.cat(cached, dim=1), full, rtol=0, atol=1e-4)
+    torch.testing.assert_close(cached_states(gpt, indices, conditions, prefill), full, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "nothing"])

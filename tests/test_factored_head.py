@@ -23,7 +23,6 @@ from tokenreel.transformer import (
 )
 from tokenreel.transformer.factors import factorize
 from tokenreel.transformer.filters import keep_top_k, keep_top_p
-from tokenreel.transformer.static_decoder import StaticDecoder
 
 GRID = (3, 2, 3)
 ChiSquare = Callable[[torch.Tensor, torch.Tensor], float]
@@ -268,16 +267,11 @@ def test_both_factors_have_a_random_number_of_their_own(chi_square: ChiSquare) -
 
 @torch.no_grad()
 @pytest.mark.parametrize("prefill", [0, 1, FRAME + 2, ALL - 1])
-def test_cached_decoding_equals_the_full_forward(prefill: int) -> None:
+def test_cached_decoding_equals_the_full_forward(prefill: int, cached_states: Callable[..., torch.Tensor]) -> None:
     gpt, indices, labels = random_gpt(**CASES["no product"]), torch.randint(59, (2, *GRID)), torch.tensor([0, 1])
-    tables, decoder, flat = gpt.tables(), StaticDecoder(gpt, 2), indices.flatten(1)
-    told = gpt.conditions(Conditions(labels), *indices.shape[:2])
-    tokens = torch.cat([gpt.embed_prefix(told, tables), gpt.embed(flat[:, :prefill], 0, tables, told)], dim=1)
-    hidden = [decoder.forward(tokens)[:, gpt.config.prefix - 1 :]]
-    for place in range(prefill, ALL - 1):
-        hidden.append(decoder.forward(gpt.embed(flat[:, [place]], place, tables, told, before=flat[:, :place])))
     full = log_probs(gpt, hidden_states(gpt, indices, labels))
-    torch.testing.assert_close(log_probs(gpt, torch.cat(hidden, dim=1)), full, rtol=0, atol=1e-3)
+    cached = log_probs(gpt, cached_states(gpt, indices, Conditions(labels), prefill))
+    torch.testing.assert_close(cached, full, rtol=0, atol=1e-3)
 
 
 def test_top_k_beyond_both_factors_is_refused() -> None:

@@ -77,12 +77,15 @@ def test_a_token_tells_its_index_and_the_one_before_the_place_it_predicts() -> N
     gpt, frame = random_gpt(), 6
     indices, tables = torch.randint(K, (1, math.prod(GRID))), gpt.tables()
     told = gpt.conditions(Conditions(), 1, GRID[0])
-    before = gpt.embed(indices, 0, tables, told)
+    at = torch.arange(math.prod(GRID))
+    before = gpt.embed(gpt.sequence(indices), at, gpt.order, tables, told)
     for place in range(math.prod(GRID)):
         changed = indices.clone()
         changed[0, place] = (changed[0, place] + 1) % K
-        differs = (gpt.embed(changed, 0, tables, told) != before).any(dim=-1)[0].nonzero().flatten().tolist()
-        assert differs == [at for at in (place, place + frame - 1) if at < math.prod(GRID)]
+        after = gpt.embed(gpt.sequence(changed), at, gpt.order, tables, told)
+        differs = (after != before).any(dim=-1)[0].nonzero().flatten().tolist()
+        # BOS is at 0, so the index is at place + 1, and told to the token before the one a latent frame later.
+        assert differs == [n for n in (place + 1, place + frame) if n < math.prod(GRID)]
 
 
 def test_every_weight_learns() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -183,6 +184,19 @@ def test_a_longer_sample_starts_like_a_shorter_one_and_frames_come_as_they_are_m
 # drafts
 
 
+def counted_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Tokens of each pass through the decoder, noted as they happen."""
+    steps: list[int] = []
+    run = StaticDecoder._run
+
+    def counted(self: StaticDecoder, x: torch.Tensor, *others: Any) -> torch.Tensor:
+        steps.append(x.shape[1])
+        return run(self, x, *others)
+
+    monkeypatch.setattr(StaticDecoder, "_run", counted)
+    return steps
+
+
 @pytest.mark.parametrize("factors", [1, 2])
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
 @pytest.mark.parametrize("t", [0, 1])
@@ -190,14 +204,7 @@ def test_drafts_change_nothing_but_the_number_of_steps(
     factors: int, guidance: float, t: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gpt = random_gpt((3, 3, 4), factors=factors)
-    steps: list[int] = []
-    forward = StaticDecoder.forward
-
-    def counted(self: StaticDecoder, x: torch.Tensor) -> torch.Tensor:
-        steps.append(x.shape[1])
-        return forward(self, x)
-
-    monkeypatch.setattr(StaticDecoder, "forward", counted)
+    steps = counted_steps(monkeypatch)
     prompt, labels = torch.randint(K, (3, t, 3, 4)), Conditions(torch.tensor([1, 2, 0]))
     made = {}
     for top_k in (1, 2):
@@ -205,18 +212,30 @@ def test_drafts_change_nothing_but_the_number_of_steps(
             settings = SamplingSettings(top_k=top_k, guidance=guidance, speculative=speculative)
             steps.clear()
             made[top_k, speculative] = sample_indices(gpt, prompt, 6, settings, [5, 6, 7], labels)
-            prefills = {2 + 12 * frames for frames in range(3)}
+            prefills = {1 + 12 * frames for frames in range(3)}
             assert any(n > 1 and n not in prefills for n in steps) == (speculative == "auto")
         assert torch.equal(made[top_k, "auto"], made[top_k, "off"])
     assert not torch.equal(made[1, "auto"], made[2, "auto"])
 
 
 def test_where_nothing_moves_many_indices_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    gpt, lengths, forward = random_gpt((3, 4, 8)), [], StaticDecoder.forward
+    gpt, steps = random_gpt((3, 4, 8)), counted_steps(monkeypatch)
     nn.init.zeros_(gpt.head.own.weight)  # greedy: always index 0
-    monkeypatch.setattr(StaticDecoder, "forward", lambda self, x: (lengths.append(x.shape[1]), forward(self, x))[1])
     sample_indices(gpt, torch.zeros(1, 1, 4, 8, dtype=torch.int64), 2, SamplingSettings(temperature=0), [0])
-    assert lengths == [gpt.config.prefix + 32, 16, 15, 16, 16]
+    assert steps == [gpt.config.prefix - 1 + 32, 16, 16, 16, 16]
+
+
+def test_a_clip_goes_on_without_waiting_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpt, settings = random_gpt((3, 4, 8)), SamplingSettings(top_k=2)
+    prompt, steps, alone = torch.randint(K, (3, 1, 4, 8)), counted_steps(monkeypatch), []
+    monkeypatch.setattr("tokenreel.transformer.sliding_window.AHEAD", {3: 8})  # one clip draws more at once by default
+    for row in range(3):
+        steps.clear()
+        sample_indices(gpt, prompt[[row]], 1, settings, [row])
+        alone.append(len(steps))
+    steps.clear()
+    sample_indices(gpt, prompt, 1, settings, range(3))
+    assert len(steps) == max(alone) > min(alone)
 
 
 # beyond the window

@@ -1,11 +1,14 @@
 """The sampler's decoder over the trained weights equals the model that was trained."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import nn
 
 from tokenreel.transformer import ConditionConfig, Conditions, GPTConfig, GPTSize, VideoGPT
 from tokenreel.transformer.static_decoder import StaticDecoder
+from tokenreel.transformer.token_order import token_order
 
 GRID = (3, 2, 3)
 FRAME, ROW, ALL = 6, 3, 18
@@ -27,31 +30,18 @@ def random_gpt(depth: int) -> VideoGPT:
     return gpt.eval()
 
 
-@torch.no_grad()
-def cached_logits(gpt: VideoGPT, indices: torch.Tensor, labels: torch.Tensor, prefill: int) -> torch.Tensor:
-    """Logits of all places: the first ``prefill`` indices in one piece, the others one by one."""
-    decoder, flat = StaticDecoder(gpt, len(indices)), indices.flatten(1)
-    tables = gpt.tables()
-    told = gpt.conditions(Conditions(labels), *indices.shape[:2])
-    tokens = gpt.embed_prefix(told, tables)
-    if prefill:
-        tokens = torch.cat([tokens, gpt.embed(flat[:, :prefill], 0, tables, told)], dim=1)
-    logits = [decoder.forward(tokens)[:, gpt.config.prefix - 1 :] @ tables.head[0].T]
-    for place in range(prefill, flat.shape[1] - 1):
-        token = gpt.embed(flat[:, place : place + 1], place, tables, told, before=flat[:, :place])
-        logits.append(decoder.forward(token) @ tables.head[0].T)
-    return torch.cat(logits, dim=1)
-
-
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("prefill", [0, 1, ROW, ROW + 1, FRAME, FRAME + ROW, 2 * FRAME, ALL - 1])
-def test_cached_decoding_equals_the_full_forward(depth: int, prefill: int) -> None:
-    gpt = random_gpt(depth)
+@pytest.mark.parametrize("ahead", [(0, 0), (1, 3), (2, 3)])
+def test_cached_decoding_equals_the_full_forward(
+    depth: int, prefill: int, ahead: tuple[int, int], cached_states: Callable[..., torch.Tensor]
+) -> None:
+    gpt, order = random_gpt(depth), token_order(GRID, *ahead)
     indices, labels = torch.randint(K, (2, *GRID)), torch.tensor([0, 2])
     with torch.no_grad():
-        full = gpt.hidden_states(indices, Conditions(labels), gpt.tables()) @ gpt.head.rows()[:-1].T
-    assert full.std() > 1 and full.std(dim=1).min() > 0.1
-    cached = cached_logits(gpt, indices, labels, prefill)
+        full = gpt.hidden_states(indices, Conditions(labels), gpt.tables(), order)
+    assert full.std(dim=1).min() > 0.1
+    cached = cached_states(gpt, indices, Conditions(labels), prefill, order)
     torch.testing.assert_close(cached, full, rtol=0, atol=1e-4)
 
 
@@ -67,19 +57,40 @@ def test_several_tokens_at_once_and_others_in_their_place_equal_the_full_forward
         made.append(decoder.forward(part))
         filled = decoder.filled
         decoder.forward(torch.randn(2, min(2, n + 1 - filled), 128))  # what is then forgotten leaves no trace
-        decoder.rewind(filled)
+        decoder.keep(filled)
     torch.testing.assert_close(torch.cat(made, dim=1), full, rtol=0, atol=1e-4)
 
 
 @torch.no_grad()
-def test_every_parameter_of_the_backbone_reaches_the_cached_logits() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sequences_of_different_lengths_equal_the_full_forward(dtype: torch.dtype) -> None:
     gpt = random_gpt(depth=2)
-    indices, labels = torch.randint(K, (1, *GRID)), torch.tensor([1])
-    before = cached_logits(gpt, indices, labels, prefill=FRAME)
+    tokens = torch.randn(3, 15, 128)
+    full = gpt.backbone(tokens, gpt.query_angles[:15], gpt.key_angles[:15])
+    decoder = StaticDecoder(gpt, 3, step=4, dtype=dtype)
+    decoder.forward(tokens[:, :5])
+    made = full.clone().index_fill_(1, torch.arange(5, 15), 0)
+    starts = torch.tensor([5, 5, 5])
+    for steps in ([1, 4, 2], [4, 1, 3], [1, 1, 1], [4, 4, 4]):
+        at = starts[:, None] + torch.arange(4)
+        hidden = decoder.forward_at(tokens[torch.arange(3)[:, None], at.clamp(max=14)], starts, stop=19)
+        for row, (start, n) in enumerate(zip(starts.tolist(), steps, strict=True)):
+            made[row, start : start + n] = hidden[row, : min(n, 15 - start)]
+        starts = starts + torch.tensor(steps)
+    expected, written = full.clone(), torch.arange(15) < starts[:, None]
+    tolerance = 1e-4 if dtype == torch.float32 else 0.1
+    torch.testing.assert_close(made[written], expected[written], rtol=0, atol=tolerance)
+
+
+@torch.no_grad()
+def test_every_parameter_of_the_backbone_reaches_the_cached_states(cached_states: Callable[..., torch.Tensor]) -> None:
+    gpt = random_gpt(depth=2)
+    indices, conditions = torch.randint(K, (1, *GRID)), Conditions(torch.tensor([1]))
+    before = cached_states(gpt, indices, conditions, FRAME)
     for name, parameter in gpt.backbone.named_parameters():
         kept = parameter.clone()
         parameter.add_(0.1 * torch.randn_like(parameter))
-        changed = (cached_logits(gpt, indices, labels, prefill=FRAME) - before).abs().max()
+        changed = (cached_states(gpt, indices, conditions, FRAME) - before).abs().max()
         assert changed > 1e-4, f"{name} is not read"
         parameter.copy_(kept)
 
@@ -88,7 +99,7 @@ def test_every_parameter_of_the_backbone_reaches_the_cached_logits() -> None:
 def test_weights_are_those_at_the_decoders_making() -> None:
     gpt = random_gpt(depth=1)
     decoder, same = StaticDecoder(gpt, 1), StaticDecoder(gpt, 1)
-    tokens = gpt.embed_prefix(gpt.conditions(Conditions(), 1, 3), gpt.tables())
+    tokens = gpt.conditions(Conditions(), 2, 3).prefix[:1].repeat(1, 2, 1)
     for parameter in gpt.backbone.parameters():
         parameter.zero_()
     assert torch.equal(decoder.forward(tokens), same.forward(tokens))
@@ -99,7 +110,7 @@ def test_misuse_of_the_cache_is_noticed() -> None:
     gpt = random_gpt(depth=1)
     decoder = StaticDecoder(gpt, 1)
     decoder.forward(torch.zeros(1, 3, 128))
-    with pytest.raises(AssertionError, match="4 of 3 tokens"):
-        decoder.rewind(4)
-    with pytest.raises(AssertionError, match="do not fit the cache of 20"):
-        StaticDecoder(gpt, 1).forward(torch.zeros(1, 21, 128))
+    with pytest.raises(AssertionError, match="22 tokens of 21"):
+        decoder.keep(22)
+    with pytest.raises(AssertionError, match="do not fit the cache of 21"):
+        StaticDecoder(gpt, 1).forward(torch.zeros(1, 22, 128))

@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # the library scripts a function when it is imported
     from x_transformers import Decoder
 
-from tokenreel.transformer.attention import Turn, Turns, as_halves, fused_weight, self_attention
+from tokenreel.transformer.attention import Turn, Turns, self_attention
 from tokenreel.transformer.config import HEAD_DIM, GPTSize
 
 MLP_RATIO = 4
@@ -88,38 +88,44 @@ def _layer(attending: Any, thinking: Any, x: Tensor, turns: Turns) -> Tensor:
 
 
 class LayerWeights(NamedTuple):
-    """One layer as plain tensors, the gains of its norms folded into the matrices that follow them.
-
-    Rotary pairs lie as halves (j, j + 32) of a head instead of neighbours, which turns without shuffling.
-    """
+    """One layer as plain tensors. What a norm does after making its vectors one long is in the matrix behind it."""
 
     qkv: Tensor
     """(3·D, D)"""
     gains: Tensor
-    """(2, heads, 64), of queries and keys."""
+    """(2, heads, 64), of queries and keys; rotary pairs are neighbours (2j, 2j + 1)."""
     out: Tensor
     """(D, D)"""
-    up_gate: Tensor
-    """(2·4·D, D): up rows, then gate rows."""
-    up_gate_bias: Tensor
-    """(2·4·D,)"""
+    up: Tensor
+    """(4·D, D)"""
+    up_bias: Tensor
+    """(4·D,)"""
+    gate: Tensor
+    """(4·D, D)"""
+    gate_bias: Tensor
+    """(4·D,)"""
     down: Tensor
     """(D, 4·D)"""
 
 
 @torch.no_grad()
 def read_layers(backbone: Backbone) -> tuple[list[LayerWeights], Tensor]:
-    """The weights of every layer, and the gain (D,) of the final norm; copies."""
+    """The weights of every layer, and the gain (D,) of the final norm for vectors one long; copies."""
     layers = []
     blocks = list(backbone.decoder.layers)
     for (attention_norms, attention, _), (mlp_norms, mlp, _) in zip(blocks[::2], blocks[1::2], strict=True):
+        qkv = torch.cat([attention.to_q.weight, attention.to_k.weight, attention.to_v.weight])
+        up, gate = (mlp.ff[0].proj.weight * _gain(mlp_norms[0])).chunk(2)
+        up_bias, gate_bias = mlp.ff[0].proj.bias.clone().chunk(2)
         layers.append(
             LayerWeights(
-                qkv=fused_weight(attention) * _gain(attention_norms[0]),
+                qkv=qkv * _gain(attention_norms[0]),
                 gains=torch.cat([_gains_of_heads(attention.q_rmsnorm), _gains_of_heads(attention.k_rmsnorm)]),
                 out=attention.to_out.weight.clone(),
-                up_gate=mlp.ff[0].proj.weight * _gain(mlp_norms[0]),
-                up_gate_bias=mlp.ff[0].proj.bias.clone(),
+                up=up,
+                up_bias=up_bias,
+                gate=gate,
+                gate_bias=gate_bias,
                 down=_last_linear(mlp).weight.clone(),
             )
         )
@@ -127,12 +133,13 @@ def read_layers(backbone: Backbone) -> tuple[list[LayerWeights], Tensor]:
 
 
 def _gains_of_heads(norm: Any) -> Tensor:
-    gains: Tensor = as_halves(norm.gamma + 1.0, -1).transpose(0, 1)
+    gains: Tensor = (norm.gamma + 1.0).transpose(0, 1) * HEAD_DIM**0.5
     return gains
 
 
 def _gain(norm: nn.Module) -> Tensor:
-    return (norm.g + float(norm.unit_offset)).detach().clone()  # type: ignore[operator, union-attr, arg-type]
+    gain: Tensor = norm.g.detach()  # type: ignore[union-attr, assignment, operator]
+    return (gain + float(norm.unit_offset)) * len(gain) ** 0.5  # type: ignore[arg-type]
 
 
 def _last_linear(mlp: nn.Module) -> nn.Linear:

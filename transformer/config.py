@@ -53,6 +53,9 @@ class GPTConfig:
     """What it can be conditioned on."""
     context_noise: float = 0.0
     """Largest share of past indices that training replaces, so that sampling bears its own mistakes; 0 is off."""
+    infilling: float = 0.0
+    """Share of training steps that read some latent frames ahead of time, so that what lies between the first and the
+    last can be made; 0 is off."""
     z_loss: float = 0.0
     """Weight in training of the squared log of the softmax's denominator, which keeps scores from drifting off to
     sizes that bf16 rounds badly; 0 is off.
@@ -81,6 +84,10 @@ class GPTConfig:
             raise ValueError(f"grid {self.grid}: expected three sizes of at least 1 (T', H', W')")
         if not 0 <= self.context_noise < 1:
             raise ValueError(f"context_noise {self.context_noise}: expected a share in [0, 1), such as 0.2")
+        if not 0 <= self.infilling <= 1:
+            raise ValueError(f"infilling {self.infilling}: expected a share in [0, 1], such as 0.5")
+        if self.infilling and self.grid[0] < 3:
+            raise ValueError(f"infilling needs windows of at least 3 latent frames, these have {self.grid[0]}")
         if not 0 <= self.z_loss < 1:
             raise ValueError(f"z_loss {self.z_loss}: expected 0 (off) or a small weight, such as 1e-4")
 

@@ -1,9 +1,9 @@
 """The GPT over latent grids: which index comes next, given all before it.
 
-Tokens: condition prefix, BOS, then the grid's indices in raster order t, h, w. The token at place n is
-told, beside its own index, where the index it must predict will stand, which index stood there one latent
-frame earlier (most of a video is what was there before, and attention need not learn to look it up), and
-which actions led to the latent frame it belongs to.
+Tokens: condition prefix, then the sequence: BOS and the grid's indices in raster order t, h, w, or with some latent
+frames ahead (:mod:`tokenreel.transformer.token_order`). Each token is told, beside its own index, where the index it
+must predict will stand, which index stood there one latent frame earlier (most of a video is what was there before,
+and attention need not learn to look it up), and which actions led to the latent frame it belongs to.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tokenreel.transformer.backbone import Backbone
 from tokenreel.transformer.condition_embedding import STD, ConditionEmbedding, Told
@@ -23,6 +24,7 @@ from tokenreel.transformer.head import FactoredHead, Head, PlainHead
 from tokenreel.transformer.index_table import FactoredTable, IndexTable
 from tokenreel.transformer.positions import rotary_angles, token_positions
 from tokenreel.transformer.pretrained import load_folder, save_folder
+from tokenreel.transformer.token_order import TokenOrder, drawn_order, token_order
 
 
 class GPTOutput(NamedTuple):
@@ -54,6 +56,8 @@ class VideoGPT(nn.Module):
     query_angles: Tensor
     key_angles: Tensor
     places: Tensor
+    order_places: Tensor
+    order_earlier: Tensor
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -75,6 +79,9 @@ class VideoGPT(nn.Module):
         self.register_buffer("query_angles", angles[1:].clone(), persistent=False)
         self.register_buffer("key_angles", angles[:-1].clone(), persistent=False)
         self.register_buffer("places", positions[config.prefix :], persistent=False)
+        order = token_order(config.grid)
+        self.register_buffer("order_places", order.places, persistent=False)
+        self.register_buffer("order_earlier", order.earlier, persistent=False)
         for embedding in (self.row_embedding, self.column_embedding, self.noise_embedding):
             if embedding is not None:
                 nn.init.normal_(embedding.weight, std=STD)
@@ -95,24 +102,50 @@ class VideoGPT(nn.Module):
             captions: See there.
             actions: See there.
         """
-        tables = self.tables()
-        hidden = self.hidden_states(indices, Conditions(labels, captions, actions), tables)
-        losses, drift = self.head.losses(hidden, indices.flatten(1), tables.head)
+        tables, order = self.tables(), None
+        if self.training and self.config.infilling and indices.shape[1] == self.config.grid[0]:
+            order = drawn_order(self.config.grid, self.config.infilling, self.device)
+        hidden = self.hidden_states(indices, Conditions(labels, captions, actions), tables, order)
+        flat = indices.flatten(1)
+        losses, drift = self.head.losses(hidden, flat if order is None else flat[:, order.places[:-1]], tables.head)
         loss = losses.mean()
         if self.training and self.config.z_loss:
             loss = loss + self.config.z_loss * drift.mean()
-        return GPTOutput(loss, losses)
+        return GPTOutput(loss, losses if order is None else losses[:, order.places[:-1].argsort()])
 
-    def hidden_states(self, indices: Tensor, conditions: Conditions, tables: Tables) -> Tensor:
-        """What the head predicts each index from: (B, T'·H'·W', D); row n depends on indices before n alone."""
-        before = self._flatten(indices)[:, :-1]
-        told = self.conditions(conditions, *indices.shape[:2])
-        noise = None
+    def hidden_states(
+        self, indices: Tensor, conditions: Conditions, tables: Tables, order: TokenOrder | None = None
+    ) -> Tensor:
+        """What the head predicts each index from: (B, T'·H'·W', D), in the order of the sequence.
+
+        Row n depends on the n indices before it alone.
+        """
+        flat, told = self._flatten(indices), self.conditions(conditions, *indices.shape[:2])
+        n = flat.shape[1]
+        if order is not None:
+            flat = flat[:, order.places[:n]]
+        before, noise = flat[:, :-1], None
         if self.training and self.config.context_noise:
             before, noise = noisy(before, self.config.context_noise)
-        tokens = torch.cat([self.embed_prefix(told, tables, noise), self.embed(before, 0, tables, told)], dim=1)
-        N = tokens.shape[1]
-        return self.backbone(tokens, self.query_angles[:N], self.key_angles[:N])[:, self.config.prefix - 1 :]
+        order = order or self.order
+        at = torch.arange(n, device=flat.device)
+        tokens = torch.cat([told.prefix, self.embed(self.sequence(before), at, order, tables, told, noise)], dim=1)
+        query_angles, key_angles = self.angles(order, n)
+        return self.backbone(tokens, query_angles, key_angles)[:, self.config.prefix - 1 :]
+
+    @property
+    def order(self) -> TokenOrder:
+        """That of time."""
+        return TokenOrder(self.order_places, self.order_earlier)
+
+    def angles(self, order: TokenOrder, n: int) -> tuple[Tensor, Tensor]:
+        """Rotary angles of queries and keys, (prefix - 1 + n, 32) each, of the first n positions of the sequence."""
+        before = self.config.prefix - 1
+        queries, keys = self.query_angles[before:], self.key_angles[before + 1 :]
+        return (
+            torch.cat([self.query_angles[:before], queries[order.places[:n]]]),
+            torch.cat([self.key_angles[: before + 1], keys[order.places[: n - 1]]]),
+        )
 
     @property
     def device(self) -> torch.device:
@@ -125,54 +158,45 @@ class VideoGPT(nn.Module):
         places = self.row_embedding(row) + self.column_embedding(column)
         return Tables(self.index_embedding.rows(), self.earlier_embedding.rows(), places, self.head.read())
 
-    def embed_prefix(self, told: Told, tables: Tables, noise: Tensor | None = None) -> Tensor:
-        """Embeddings of conditions and BOS: (B, prefix, D).
+    def sequence(self, indices: Tensor) -> Tensor:
+        """BOS, which has the index K, and indices int64 (B, n) in order: int64 (B, 1 + n)."""
+        return F.pad(indices, (1, 0), value=self.config.codebook_size)
+
+    def embed(
+        self,
+        sequence: Tensor,
+        at: Tensor,
+        order: TokenOrder,
+        tables: Tables,
+        told: Told,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Embeddings of some tokens of a sequence.
 
         Args:
-            told: From :attr:`conditions`.
-            tables: From :meth:`tables`.
-            noise: int64 (B,), levels of context noise; None is 0.
-        """
-        first = torch.zeros(len(told.prefix), 1, dtype=torch.int64, device=told.prefix.device)
-        nothing = torch.full_like(first, self.config.codebook_size)
-        bos = self._embed_pair(nothing, nothing, tables) + self._embed_places(0, 1, tables, told)
-        if self.noise_embedding is not None:
-            bos = bos + self.noise_embedding(first if noise is None else noise[:, None])
-        return torch.cat([told.prefix, bos], dim=1)
-
-    def embed(self, indices: Tensor, start: int, tables: Tables, told: Told, before: Tensor | None = None) -> Tensor:
-        """Embeddings of indices in raster order.
-
-        Args:
-            indices: int64 (B, n): the indices at places start .. start + n - 1 of the grid.
-            start: Place of the first of them.
+            sequence: int64 (B, 1 + n), from :meth:`sequence`, of which what is before those tokens must be there.
+            at: int64 (m,) or (B, m): their positions in it.
+            order: Of the sequence.
             tables: From :meth:`tables`.
             told: From :attr:`conditions`.
-            before: int64 (B, start): all indices before them; may be None if ``start`` is 0.
+            noise: int64 (B,), levels of context noise, if BOS is the first of the tokens; None is 0.
 
         Returns:
-            (B, n, D).
+            (B, m, D).
         """
-        n, frame = indices.shape[1], self.config.indices_per_frame
-        history = indices if before is None else torch.cat([before, indices], dim=1)
-        nothing = indices.new_full((indices.shape[0], frame), self.config.codebook_size)
-        # The token at place p predicts place p + 1; one latent frame before that is p + 1 - frame.
-        earlier = torch.cat([nothing, history], dim=1)[:, start + 1 : start + 1 + n]
-        return self._embed_pair(indices, earlier, tables) + self._embed_places(start + 1, n, tables, told)
-
-    def _embed_pair(self, current: Tensor, earlier: Tensor, tables: Tables) -> Tensor:
-        """An index and the one that stood, a latent frame earlier, where the next one will stand."""
-        now = self.index_embedding.look_up(current, tables.current)
-        return now + self.earlier_embedding.look_up(earlier, tables.earlier)
-
-    def _embed_places(self, start: int, n: int, tables: Tables, told: Told) -> Tensor:
-        """Where the n indices from a place on will stand, and what was done in their latent frames: (B or 1, n, D)."""
-        where = tables.places[None, start : start + n]
-        if told.frames is None:
-            return where
-        # The last token of a window predicts nothing: what was done behind it is not asked for.
-        frames = self.places[start : start + n, 0].clamp(max=told.frames.shape[1] - 1)
-        return where + told.frames[:, frames]
+        where, earlier = order.places[at], order.earlier[at]
+        current, earlier = _taken(sequence, at), _taken(sequence, earlier)
+        tokens = self.index_embedding.look_up(current, tables.current)
+        tokens = tokens + self.earlier_embedding.look_up(earlier, tables.earlier) + tables.places[where]
+        if told.frames is not None:
+            # The last token of a window predicts nothing: what was done behind it is not asked for.
+            frames = self.places[where, 0].clamp(max=told.frames.shape[1] - 1)
+            tokens = tokens + _taken(told.frames, frames)
+        if self.noise_embedding is not None:
+            level = torch.zeros_like(sequence[:, 0]) if noise is None else noise
+            of_bos = self.noise_embedding(level)[:, None]
+            tokens = torch.where((at == 0)[..., None], tokens + of_bos, tokens)
+        return tokens
 
     def _flatten(self, indices: Tensor) -> Tensor:
         """Raster order, after a look at the shape."""
@@ -220,3 +244,8 @@ def _head(config: GPTConfig) -> Head:
     if config.factors == 1:
         return PlainHead(config.codebook_size, config.size.dim, config.levels)
     return FactoredHead(factorize(config.codebook_size, config.levels), config.size.dim)
+
+
+def _taken(rows: Tensor, at: Tensor) -> Tensor:
+    """Rows (B, n, ...) at positions that are those of every clip, (m,), or of each its own, (B, m): (B, m, ...)."""
+    return rows[:, at] if at.ndim == 1 else rows[torch.arange(len(rows), device=rows.device)[:, None], at]

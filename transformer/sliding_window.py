@@ -10,10 +10,10 @@ from tokenreel.transformer.conditions import ClipConditions, Conditions
 from tokenreel.transformer.filters import SamplingSettings
 from tokenreel.transformer.model import VideoGPT
 from tokenreel.transformer.static_decoder import StaticDecoder
+from tokenreel.transformer.token_order import TokenOrder, token_order
 
-AHEAD = {2: 16, 8: 8}
-"""Up to so many clips: so many indices at once. With more clips the processor is busy anyway, and where one clip's
-draft is wrong all wait for it."""
+AHEAD = {2: 12, 8: 8}
+"""Up to so many clips: so many indices of each at once. With more clips a pass keeps the processor busy anyway."""
 
 
 class SlidingWindow:
@@ -26,7 +26,8 @@ class SlidingWindow:
     one latent frame earlier. Each index is drawn all the same, with its own random number, from what came before it: as
     long as the draws are as drafted the next one is valid too. Those behind the first that is not are the next draft,
     and a good one: they were drawn in almost the right place. What is made does not depend on drafts (but for
-    rounding, as with other batches), only the time does.
+    rounding, as with other batches), only the time does. Each clip goes on from where it is; they meet again at the
+    end of the latent frame.
 
     Source: Song et al., 2021, "Accelerating Feedforward Computation via Parallel Nonlinear Equation Solving" (Jacobi
     iteration); of samples instead of the likeliest tokens Teng et al., 2024, "Speculative Jacobi Decoding".
@@ -38,6 +39,8 @@ class SlidingWindow:
         conditions: Of the clips; actions of the prompt's latent frames, and of as many after them as are known.
         actions: What leads to each latent frame that follows, (B, frames per latent frame, ...) each, asked for when
             its frame begins; None: it is in ``conditions``.
+        last: int64 (B, k, H', W') and where they begin: latent frames that the clips are to end with. What lies
+            between is made; the window does not slide.
     """
 
     def __init__(
@@ -47,28 +50,41 @@ class SlidingWindow:
         settings: SamplingSettings,
         conditions: Conditions,
         actions: Iterator[Tensor] | None,
+        last: tuple[Tensor, int] | None = None,
     ) -> None:
         self._gpt, self._settings = gpt, settings
-        self._clips, self._frames = prompt.shape[:2]
+        self._clips, self._time = prompt.shape[:2]
         self._frame = gpt.config.indices_per_frame
         self._copies = 2 if settings.guided else 1  # guided: rows with conditions, then the same without
+        self._order, known_frames = gpt.order, prompt
+        if last is not None:
+            end, begin = last
+            self._order = token_order(gpt.config.grid, begin, begin + end.shape[1])
+            self._order = TokenOrder(*(part.to(gpt.device) for part in self._order))
+            known_frames = torch.cat([end, prompt], dim=1)
+        self._ahead = 1 if settings.speculative == "off" else _at_once(self._clips)
+        # BOS, the indices, and room for a draft beyond the last of them.
+        self._sequence = gpt.sequence(prompt.new_zeros(self._clips, gpt.config.num_indices + self._ahead))
+        self._length = known_frames[0].numel()
+        self._sequence[:, 1 : 1 + self._length] = known_frames.flatten(1)
         rows = self._copies * self._clips
-        self._sequence = torch.zeros(rows, gpt.config.num_indices, dtype=torch.int64, device=gpt.device)
-        self._sequence[:, : prompt[0].numel()] = prompt.flatten(1).repeat(self._copies, 1)
-        self._decoder, self._tables = StaticDecoder(gpt, rows), gpt.tables()
-        self._ahead = next((n for most, n in AHEAD.items() if self._clips <= most), 1)
-        if settings.speculative == "off":
-            self._ahead = 1
-        known = conditions.to(gpt.device)
-        nothing = gpt.config.conditions.tensors([ClipConditions()] * self._clips, gpt.config.grid[0])
-        self._unknown = nothing.to(gpt.device).actions
+        self._decoder = StaticDecoder(gpt, rows, self._ahead, settings.dtype, self._order)
+        self._tables = gpt.tables()
+        self._set_conditions(conditions.to(gpt.device), actions, whole=last is not None)
+
+    def _set_conditions(self, known: Conditions, coming: Iterator[Tensor] | None, whole: bool) -> None:
+        """Actions are looked at as far as they are known, all of them if the clips' ends are known too."""
+        config = self._gpt.config
+        nothing = config.conditions.tensors([ClipConditions()] * self._clips, config.grid[0])
+        self._unknown = nothing.to(self._gpt.device).actions
         self._conditions = known._replace(actions=None if self._unknown is None else self._unknown.clone())
-        self._coming = actions
+        self._coming = coming
         if self._conditions.actions is not None and known.actions is not None:
-            if self._frames:
-                self._conditions.actions[:, : self._frames] = known.actions[:, : self._frames]
-            if actions is None:
-                self._coming = iter(known.actions[:, self._frames :].unbind(1))
+            seen = known.actions.shape[1] if whole else self._time
+            if seen:
+                self._conditions.actions[:, :seen] = known.actions[:, :seen]
+            if coming is None and not whole:
+                self._coming = iter(known.actions[:, self._time :].unbind(1))
 
     def next_frame(self, uniform: Tensor) -> Tensor:
         """Draw the next latent frame.
@@ -82,48 +98,72 @@ class SlidingWindow:
         Raises:
             ValueError: If probabilities are not finite, or the actions have ended.
         """
-        if self._frames == self._gpt.config.grid[0]:
+        if self._length == self._gpt.config.num_indices:
             self._slide()
         told = self._told()
-        begin, end = self._frames * self._frame, (self._frames + 1) * self._frame
-        draft = self._sequence[: self._clips, max(0, begin - self._frame) : max(begin, self._frame)].clone()
-        place = begin
-        while place < end:
-            n = min(self._ahead, end - place) if self._decoder.filled else 1
-            ahead = slice(place - begin, place - begin + n)
-            hidden = self._hidden(place, draft[:, ahead][:, :-1], told)
-            drawn = self._drawn(hidden, uniform[:, ahead])
-            valid = _valid(drawn, draft[:, ahead])
-            self._sequence[:, place : place + valid] = drawn[:, :valid].repeat(self._copies, 1)
-            draft[:, ahead] = drawn
-            place += valid
-            self._decoder.rewind(self._gpt.config.prefix + place - 1)
+        if not self._decoder.filled:
+            tokens = [told.prefix]
+            if self._length:
+                tokens.append(self._embedded(torch.arange(self._length, device=self._gpt.device), told))
+            self._decoder.forward(torch.cat(tokens, dim=1))
+        hidden = self._draw_ahead(uniform, told) if self._ahead > 1 else self._draw_in_turn(uniform, told)
+        self._length, self._time = self._length + self._frame, self._time + 1
         # One look per latent frame: it makes a GPU wait for the host.
-        last = self._gpt.head.losses(hidden[:, valid - 1], self._sequence[:, end - 1], self._tables.head)
-        if not bool(torch.isfinite(last.cross_entropy).all()):
+        scores = self._gpt.head.losses(hidden, torch.zeros_like(hidden[:, 0], dtype=torch.int64), self._tables.head)
+        if not bool(torch.isfinite(scores.drift).all()):
             raise ValueError(
-                f"logits are not finite at index {end - 1}; the model's weights are damaged, train it again"
+                f"logits are not finite at index {self._length - 1}; the model's weights are damaged, train it again"
             )
-        self._frames += 1
-        return self._sequence[: self._clips, begin:end].reshape(-1, *self._gpt.config.grid[1:]).clone()
+        made = self._sequence[:, 1 + self._length - self._frame : 1 + self._length]
+        return made.reshape(-1, *self._gpt.config.grid[1:]).clone()
+
+    def _draw_in_turn(self, uniform: Tensor, told: Told) -> Tensor:
+        """Draw a latent frame index by index; gives the last hidden states (rows, D)."""
+        for n, at in enumerate(torch.arange(self._length, self._length + self._frame, device=self._gpt.device)):
+            hidden = self._decoder.forward(self._embedded(at[None], told))[:, 0]
+            self._sequence[:, self._length + n + 1] = self._drawn(hidden, uniform[:, n])
+        return hidden
+
+    def _draw_ahead(self, uniform: Tensor, told: Told) -> Tensor:
+        """Draw a latent frame from drafts, several indices of each clip at once; gives some hidden states (rows, D)."""
+        n, begin, end = self._ahead, self._length, self._length + self._frame
+        earlier = slice(max(1, begin + 1 - self._frame), max(1, begin + 1 - self._frame) + self._frame)
+        self._sequence[:, begin + 1 : end + 1] = self._sequence[:, earlier].clone()
+        device, before = self._gpt.device, self._gpt.config.prefix - 1
+        every, steps = torch.arange(self._clips, device=device)[:, None], torch.arange(n, device=device)
+        at = torch.full((self._clips,), begin, device=device)  # of the last token that is sure
+        while bool((at < end).any()):
+            tokens = at[:, None] + steps
+            draft = self._sequence[every, tokens]
+            x = self._embedded(tokens.clamp(max=self._gpt.config.num_indices), told)
+            hidden = self._decoder.forward_at(x, self._repeated(at) + before, before + end + n)
+            numbers = uniform[every, (tokens - begin).clamp(max=self._frame - 1)]
+            drawn = self._drawn(hidden.flatten(0, 1), numbers.flatten(0, 1)).view(-1, n)
+            # Of clips that are done this writes behind the latent frame, where nothing stands yet.
+            self._sequence[every, tokens + 1] = drawn
+            right = (drawn[:, :-1] == draft[:, 1:]).cumprod(dim=1).sum(dim=1)
+            at = (at + 1 + right).clamp(max=end)
+        self._decoder.keep(before + end)
+        return hidden[:, 0]
 
     def _slide(self) -> None:
         """Keep the last latent frames alone."""
         kept = self._settings.kept(self._gpt.config.grid[0])
-        self._sequence[:, : kept * self._frame] = self._sequence[:, -kept * self._frame :].clone()
+        n = kept * self._frame
+        self._sequence[:, 1 : 1 + n] = self._sequence[:, 1 + self._length - n : 1 + self._length].clone()
         actions = self._conditions.actions
         if actions is not None and self._unknown is not None:
             actions[:, :kept] = actions[:, -kept:].clone()
             actions[:, 0, 0] = self._unknown[:, 0, 0]  # as it is of any clip's first frame
-        self._frames = kept
-        self._decoder.rewind(0)
+        self._length, self._time = n, kept
+        self._decoder.keep(0)
 
     def _told(self) -> Told:
         """Conditions of the rows, once what leads to the next latent frame is known."""
         actions, t_lat = self._conditions.actions, self._gpt.config.grid[0]
         if self._coming is not None and actions is not None:
             try:
-                actions[:, self._frames] = next(self._coming).to(actions.device)
+                actions[:, self._time] = next(self._coming).to(actions.device)
             except StopIteration:
                 raise ValueError("the actions have ended before the clip; give those of every new frame") from None
         told = self._gpt.conditions(self._conditions, self._clips, t_lat)
@@ -133,32 +173,19 @@ class SlidingWindow:
         frames = None if told.frames is None or untold.frames is None else torch.cat([told.frames, untold.frames])
         return Told(torch.cat([told.prefix, untold.prefix]), frames)
 
-    def _hidden(self, place: int, draft: Tensor, told: Told) -> Tensor:
-        """What the head draws the index at a place from, and those behind it if the draft (B, n - 1) is true.
+    def _embedded(self, at: Tensor, told: Told) -> Tensor:
+        """Tokens at positions int64 (n,) or (B, n) of the sequences: (rows, n, D)."""
+        at = at if at.ndim == 1 else self._repeated(at)
+        return self._gpt.embed(self._repeated(self._sequence), at, self._order, self._tables, told)
 
-        Returns:
-            (rows, n, D).
-        """
-        if not self._decoder.filled:
-            return self._decoder.forward(self._context(told))[:, -1:]
-        tokens = torch.cat([self._sequence[:, [place - 1]], draft.repeat(self._copies, 1)], dim=1)
-        before = self._sequence[:, : place - 1]
-        return self._decoder.forward(self._gpt.embed(tokens, place - 1, self._tables, told, before=before))
+    def _repeated(self, x: Tensor) -> Tensor:
+        return x if self._copies == 1 else torch.cat([x] * self._copies)
 
     def _drawn(self, hidden: Tensor, uniform: Tensor) -> Tensor:
-        """Draw an index from each hidden state (rows, n, D): (B, n)."""
-        drawn = self._gpt.head.pick(hidden.flatten(0, 1), self._tables.head, self._settings, uniform.flatten(0, 1))
-        return drawn.view(-1, hidden.shape[1])
-
-    def _context(self, told: Told) -> Tensor:
-        """Embeddings of prefix and all indices so far: (rows, n, D)."""
-        tokens, past = self._gpt.embed_prefix(told, self._tables), self._sequence[:, : self._frames * self._frame]
-        return torch.cat([tokens, self._gpt.embed(past, 0, self._tables, told)], dim=1) if self._frames else tokens
+        """Draw an index from each hidden state (rows, D), with the random numbers of each clip (B, draws): (B,)."""
+        return self._gpt.head.pick(hidden, self._tables.head, self._settings, uniform)
 
 
-def _valid(drawn: Tensor, draft: Tensor) -> int:
-    """How many of the draws (B, n) follow from draws alone: up to the first that is not as drafted, in any row."""
-    if drawn.shape[1] == 1:
-        return 1
-    right = (drawn[:, :-1] == draft[:, :-1]).all(dim=0).cumprod(dim=0)
-    return 1 + int(right.sum())
+def _at_once(clips: int) -> int:
+    """How many indices of each clip."""
+    return next((n for most, n in AHEAD.items() if clips <= most), 1)

@@ -5,6 +5,8 @@ filled part of the cache once. What is left is the time that a CPU or GPU takes 
 so there are few. Equal to the full forward pass (tests/test_static_decoder.py).
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,8 +14,21 @@ from torch.nn import functional as F
 from tokenreel.transformer.backbone import LayerWeights, read_layers
 from tokenreel.transformer.config import HEAD_DIM
 from tokenreel.transformer.model import VideoGPT
+from tokenreel.transformer.products import Product, laid_out
+from tokenreel.transformer.token_order import TokenOrder
 
 EPS = 1e-12
+
+
+class _Layer(NamedTuple):
+    """A layer's weights, laid out for the rows of a step."""
+
+    qkv: Product
+    gains: Tensor
+    out: Product
+    up: Product
+    gate: Product
+    down: Product
 
 
 class StaticDecoder:
@@ -22,29 +37,39 @@ class StaticDecoder:
     Args:
         gpt: The trained model; its weights are copied in their present state.
         batch: Number of sequences B.
+        step: Tokens of each sequence that a decode step usually has; the cache has room for so many beyond the window.
+        dtype: Of the matrices, and of what is multiplied by them: float32 or bfloat16. All else is float32.
+        order: Of the tokens; None is that of time.
     """
 
-    def __init__(self, gpt: VideoGPT, batch: int) -> None:
-        self.layers, self.final_gain = read_layers(gpt.backbone)
+    def __init__(
+        self,
+        gpt: VideoGPT,
+        batch: int,
+        step: int = 1,
+        dtype: torch.dtype = torch.float32,
+        order: TokenOrder | None = None,
+    ) -> None:
+        layers, self.final_gain = read_layers(gpt.backbone)
+        self.layers = [_lay_out(layer, batch * step, dtype) for layer in layers]
         self.heads = gpt.config.size.heads
-        # A pair (a, b) turns to (a cos - b sin, b cos + a sin): the vector times one table, plus the vector with its
-        # halves exchanged times the other. Both (N, 2, 1, 64), of queries and of keys.
-        angles = torch.stack([gpt.query_angles, gpt.key_angles], dim=1)[:, :, None]
-        self.cos = angles.cos().repeat(1, 1, 1, 2)
-        self.sin = torch.cat([-angles.sin(), angles.sin()], dim=-1)
+        # Rotary pairs as complex numbers, (N, 2, 1, 32), of queries and of keys: turning is one product.
+        angles = torch.stack(gpt.angles(order or gpt.order, gpt.config.num_indices + 1), dim=1)[:, :, None]
+        angles = torch.cat([angles, angles[-1:].expand(step, -1, -1, -1)])
+        self.turn = torch.polar(torch.ones_like(angles), angles)
         shape = (len(self.layers), batch, self.heads, len(angles), HEAD_DIM)
         self.keys = torch.zeros(shape, device=gpt.device)
         self.values = torch.zeros(shape, device=gpt.device)
         self.filled = 0
 
-    def rewind(self, length: int) -> None:
-        """Forget all but the first tokens of the sequence: others may follow them."""
-        assert 0 <= length <= self.filled, f"{length} of {self.filled} tokens"
+    def keep(self, length: int) -> None:
+        """The first tokens of each sequence stand, others follow them."""
+        assert 0 <= length <= self.keys.shape[3], f"{length} tokens of {self.keys.shape[3]}"
         self.filled = length
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Append embeddings to the sequence and run them through all layers.
+        """Append embeddings to all sequences and run them through all layers.
 
         Args:
             x: (B, n, D): the prompt's n embeddings at first (prefill), later one (decode step) or a few.
@@ -52,31 +77,66 @@ class StaticDecoder:
         Returns:
             (B, n, D), normalised, ready for the head.
         """
-        B, n, D = x.shape
-        start, stop = self.filled, self.filled + n
+        n, start = x.shape[1], self.filled
+        stop = start + n
         assert stop <= self.keys.shape[3], f"{stop} tokens do not fit the cache of {self.keys.shape[3]}"
-        cos, sin, x = self.cos[start:stop], self.sin[start:stop], x.reshape(B * n, D)
         mask = torch.ones(n, stop, dtype=torch.bool, device=x.device).tril(start) if start and n > 1 else None
-        for layer, keys, values in zip(self.layers, self.keys, self.values, strict=True):
-            queries, new_keys, new_values = self._project(x, layer, cos, sin, B)
-            keys[:, :, start:stop], values[:, :, start:stop] = new_keys, new_values
-            mixed = F.scaled_dot_product_attention(
-                queries, keys[:, :, :stop], values[:, :, :stop], mask, is_causal=start == 0 and n > 1
-            )
-            x = torch.addmm(x, mixed.transpose(1, 2).reshape(B * n, D), layer.out.T)
-            up, gate = F.linear(_norm(x), layer.up_gate, layer.up_gate_bias).chunk(2, dim=-1)
-            x = torch.addmm(x, F.silu(gate).mul_(up), layer.down.T)
         self.filled = stop
-        return (_norm(x) * self.final_gain).view(B, n, D)
+        return self._run(x, slice(start, stop), stop, mask, start == 0 and n > 1)
 
-    def _project(self, x: Tensor, layer: LayerWeights, cos: Tensor, sin: Tensor, batch: int) -> tuple[Tensor, ...]:
-        """(B·n, D) -> turned queries, turned keys, values: (B, heads, n, 64) each."""
-        qkv = F.linear(_norm(x), layer.qkv).view(batch, -1, 3, self.heads, HEAD_DIM)
-        straight = _norm(qkv[:, :, :2]) * layer.gains
-        turned = torch.addcmul(straight * cos, straight.roll(HEAD_DIM // 2, dims=-1), sin)
-        return tuple(part.transpose(1, 2) for part in (turned[:, :, 0], turned[:, :, 1], qkv[:, :, 2]))
+    @torch.no_grad()
+    def forward_at(self, x: Tensor, starts: Tensor, stop: int) -> Tensor:
+        """The same for sequences of different lengths; what stood where the embeddings go is forgotten.
+
+        Args:
+            x: (B, n, D).
+            starts: int64 (B,): how many tokens of each sequence come before.
+            stop: More than any of them by n at least; little more, as the cache up to there is read.
+        """
+        n, device = x.shape[1], x.device
+        at = starts[:, None] + torch.arange(n, device=device)
+        unseen = torch.arange(stop, device=device) > at[:, None, :, None]
+        mask = torch.zeros(unseen.shape, device=device).masked_fill_(unseen, -torch.inf)
+        return self._run(x, at, stop, mask, False)
+
+    def _run(self, x: Tensor, at: slice | Tensor, stop: int, mask: Tensor | None, causal: bool) -> Tensor:
+        """Through all layers: (B, n, D); ``at`` says where in the cache, for all alike or int64 (B, n)."""
+        B, n, D = x.shape
+        each = torch.arange(B, device=x.device)[:, None]
+        turn, x = self.turn[at], x.reshape(B * n, D)
+        for layer, keys, values in zip(self.layers, self.keys, self.values, strict=True):
+            queries, new_keys, new_values = self._project(x, layer, turn, B)
+            if isinstance(at, slice):
+                keys[:, :, at], values[:, :, at] = new_keys.transpose(1, 2), new_values.transpose(1, 2)
+            else:
+                keys[each, :, at], values[each, :, at] = new_keys, new_values
+            mixed = F.scaled_dot_product_attention(
+                queries.transpose(1, 2), keys[:, :, :stop], values[:, :, :stop], mask, is_causal=causal
+            )
+            x = layer.out.added(mixed.transpose(1, 2).reshape(B * n, D), to=x)
+            unit = _unit(x)
+            x = layer.down.added(layer.up.times(unit, layer.gate.gate(unit)), to=x)
+        return (_unit(x) * self.final_gain).view(B, n, D)
+
+    def _project(self, x: Tensor, layer: _Layer, turn: Tensor, batch: int) -> tuple[Tensor, ...]:
+        """(B·n, D) -> turned queries, turned keys, values: (B, n, heads, 64) each."""
+        qkv = layer.qkv(_unit(x)).view(batch, -1, 3, self.heads, HEAD_DIM)
+        pairs = torch.view_as_complex((_unit(qkv[:, :, :2]) * layer.gains).unflatten(-1, (-1, 2)))
+        turned = torch.view_as_real(pairs * turn).flatten(-2)
+        return turned[:, :, 0], turned[:, :, 1], qkv[:, :, 2]
 
 
-def _norm(x: Tensor) -> Tensor:
-    """RMS norm over the last axis: what the library writes as normalize(x) * sqrt(D)."""
-    return F.rms_norm(x, x.shape[-1:], eps=EPS)
+def _lay_out(layer: LayerWeights, rows: int, dtype: torch.dtype) -> _Layer:
+    return _Layer(
+        laid_out(layer.qkv, None, rows, dtype),
+        layer.gains,
+        laid_out(layer.out, None, rows, dtype),
+        laid_out(layer.up, layer.up_bias, rows, dtype),
+        laid_out(layer.gate, layer.gate_bias, rows, dtype),
+        laid_out(layer.down, None, rows, dtype),
+    )
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Vectors of the last axis made one long: in fewer operations than torch's RMS norm, which is six on CPUs."""
+    return x / torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(EPS)
