@@ -14,7 +14,11 @@ TITLE_HEIGHT = 16
 
 
 def film_strip(
-    rows: Sequence[tuple[str, np.ndarray]], prompt_frames: int = 0, every: int = 1, scale: int = 1
+    rows: Sequence[tuple[str, np.ndarray]],
+    prompt_frames: int = 0,
+    every: int = 1,
+    scale: int = 1,
+    last_from: int | None = None,
 ) -> np.ndarray:
     """Clips as rows of frames, time to the right.
 
@@ -23,25 +27,30 @@ def film_strip(
         prompt_frames: This many first frames are bordered green, later ones orange; 0 borders none.
         every: Show every n-th frame.
         scale: Whole-number enlargement.
+        last_from: From this frame on the border is green again, whatever ``prompt_frames``; None: never.
 
     Returns:
         uint8 (height, width, 3).
     """
     strips = []
     for title, frames in rows:
-        shown = [_framed(_enlarged(frames[t], scale), _color(t, prompt_frames)) for t in range(0, len(frames), every)]
+        colors = {t: _color(t, prompt_frames, last_from) for t in range(0, len(frames), every)}
+        shown = [_framed(_enlarged(frames[t], scale), color) for t, color in colors.items()]
         strips.append(_titled(np.concatenate(shown, axis=1), title))
     width = max(strip.shape[1] for strip in strips)
     return np.concatenate([_widened(strip, width) for strip in strips], axis=0)
 
 
-def side_by_side(rows: Sequence[tuple[str, np.ndarray]], prompt_frames: int = 0, scale: int = 1) -> np.ndarray:
+def side_by_side(
+    rows: Sequence[tuple[str, np.ndarray]], prompt_frames: int = 0, scale: int = 1, last_from: int | None = None
+) -> np.ndarray:
     """Batches of clips as one video: a row each, clips beside one another.
 
     Args:
         rows: Title and clips uint8 (B, T, H, W, 3) of each row; one shape for all.
         prompt_frames: During this many first frames the border is green, later orange; 0 borders none.
         scale: Whole-number enlargement.
+        last_from: As in :func:`film_strip`.
 
     Returns:
         uint8 (T, height, width, 3).
@@ -50,16 +59,16 @@ def side_by_side(rows: Sequence[tuple[str, np.ndarray]], prompt_frames: int = 0,
     for t in range(rows[0][1].shape[1]):
         pictures = []
         for title, clips in rows:
-            cells = [_framed(_enlarged(clip[t], scale), _color(t, prompt_frames)) for clip in clips]
+            cells = [_framed(_enlarged(clip[t], scale), _color(t, prompt_frames, last_from)) for clip in clips]
             pictures.append(_titled(np.concatenate(cells, axis=1), title))
         video.append(np.concatenate(pictures, axis=0))
     return np.stack(video)
 
 
-def _color(t: int, prompt_frames: int) -> tuple[int, int, int]:
-    if prompt_frames == 0:
+def _color(t: int, prompt_frames: int, last_from: int | None) -> tuple[int, int, int]:
+    if prompt_frames == 0 and last_from is None:
         return GROUND
-    return PROMPT if t < prompt_frames else NEW
+    return PROMPT if t < prompt_frames or (last_from is not None and t >= last_from) else NEW
 
 
 def _enlarged(frame: np.ndarray, scale: int) -> np.ndarray:

@@ -56,19 +56,23 @@ class Request:
             del said["frames"]
         return replace(other, **said)
 
-    def conditions(self, own: ClipConditions, prompt_frames: int, num_frames: int) -> ClipConditions:
+    def conditions(
+        self, own: ClipConditions, prompt_frames: int, num_frames: int, last_frames: int = 0
+    ) -> ClipConditions:
         """What is said of the whole clip: as requested, and where that is silent as the prompt's data says.
 
         Args:
             own: What is known of the clip that the prompt frames are from.
             prompt_frames: Frames of the prompt.
             num_frames: New frames.
+            last_frames: Frames given that come after them.
 
         Raises:
             ValueError: If there are fewer actions than new frames.
         """
         # What was played after the clip's end is unknown.
-        actions = own.actions and [*own.actions, *[None] * (prompt_frames + num_frames - len(own.actions))]
+        in_all = prompt_frames + num_frames + last_frames
+        actions = own.actions and [*own.actions, *[None] * (in_all - len(own.actions))]
         if self.actions is not None:
             if len(self.actions) < num_frames:
                 raise ValueError(
@@ -76,7 +80,7 @@ class Request:
                     "fewer frames"
                 )
             before = list(own.actions or [None] * prompt_frames)[:prompt_frames]
-            actions = [*before, *self.actions[:num_frames]]
+            actions = [*before, *self.actions[:num_frames], *[None] * last_frames]
             actions[0] = None  # nothing leads to a clip's first frame
         label = own.label if self.label is None else self.label
         caption = own.caption if self.prompt is None else self.prompt or None  # "" says that there is none

@@ -216,7 +216,7 @@ def test_figures_are_those_of_the_arrays(there: Path) -> None:
     code = residual_counts(to_frames(model.tokenizer.reconstruct(to_video(fitted))), fitted)
     assert row["residual_bits_per_pixel"] == pytest.approx(3 * residual_bits(residual_counts(made, truth), code))
     known = model.gpt.config.conditions
-    told = model.tensors([known.of_record(held_out.record(clip)) for clip in chosen], indices.shape[1])
+    told = model.conditions.tensors([known.of_record(held_out.record(clip)) for clip in chosen], indices.shape[1])
     nats = [model.gpt(indices[[i]], *told.rows(i, i + 1)).loss.item() for i in range(3)]
     assert row["bits_per_token"] == pytest.approx(np.mean(nats) / math.log(2), rel=1e-5)
 

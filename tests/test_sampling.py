@@ -20,16 +20,20 @@ from tokenreel.transformer import (
 from tokenreel.transformer.filters import keep_top_k, keep_top_p, pick
 from tokenreel.transformer.sampling import sample_latent_frames
 from tokenreel.transformer.static_decoder import StaticDecoder
+from tokenreel.transformer.token_order import drawn_order, token_order
 
 GRID = (3, 2, 2)
 ChiSquare = Callable[[torch.Tensor, torch.Tensor], float]
 K = 31
 
 
-def random_gpt(grid: tuple[int, int, int] = GRID, codebook_size: int = K, factors: int = 1) -> VideoGPT:
+def random_gpt(
+    grid: tuple[int, int, int] = GRID, codebook_size: int = K, factors: int = 1, infilling: float = 0.0
+) -> VideoGPT:
     """A GPT whose weights are random everywhere: as made, head and branches are zero."""
     conditions = ConditionConfig(labels=("a", "b"))
-    config = GPTConfig(codebook_size, grid, GPTSize(dim=64, depth=2), factors=factors, conditions=conditions)
+    size = GPTSize(dim=64, depth=2)
+    config = GPTConfig(codebook_size, grid, size, factors=factors, conditions=conditions, infilling=infilling)
     gpt = VideoGPT(config)
     for parameter in gpt.parameters():
         nn.init.normal_(parameter, std=0.2)
@@ -222,7 +226,7 @@ def test_where_nothing_moves_many_indices_are_drawn_at_once(monkeypatch: pytest.
     gpt, steps = random_gpt((3, 4, 8)), counted_steps(monkeypatch)
     nn.init.zeros_(gpt.head.own.weight)  # greedy: always index 0
     sample_indices(gpt, torch.zeros(1, 1, 4, 8, dtype=torch.int64), 2, SamplingSettings(temperature=0), [0])
-    assert steps == [gpt.config.prefix - 1 + 32, 16, 16, 16, 16]
+    assert steps == [gpt.config.prefix - 1 + 32, *[12] * 6]
 
 
 def test_a_clip_goes_on_without_waiting_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,6 +270,83 @@ def test_endless_frames_cost_no_more_memory_and_rows_stay_their_own() -> None:
     made = torch.stack([next(endless) for _ in range(20)], dim=1)
     assert torch.equal(sample_indices(gpt, prompt, 20, SamplingSettings(), [3, 4])[:, 1:], made)
     assert torch.equal(sample_indices(gpt, prompt[1:], 20, SamplingSettings(), [4])[:, 1:], made[1:])
+
+
+# in between
+
+
+@pytest.mark.parametrize("speculative", ["auto", "off"])
+@pytest.mark.parametrize(("t", "new", "k"), [(1, 2, 1), (0, 3, 1), (2, 1, 1), (0, 1, 3), (1, 1, 1)])
+def test_what_lies_between_is_drawn_from_the_full_forward_in_that_order(
+    t: int, new: int, k: int, speculative: Any
+) -> None:
+    grid = (4, 3, 4)
+    gpt, order = random_gpt(grid, infilling=0.5), token_order(grid, t + new, t + new + k)
+    prompt, last = torch.randint(K, (2, t, 3, 4)), torch.randint(K, (2, k, 3, 4))
+    settings = SamplingSettings(temperature=0, speculative=speculative)
+    frames = sample_latent_frames(gpt, prompt, new, settings, [0, 1], Conditions(torch.tensor([1, 2])), last=last)
+    made = torch.stack(list(frames), dim=1)
+    assert made.shape == (2, new, 3, 4)
+    clip = torch.zeros(2, *grid, dtype=torch.int64)
+    clip[:, : t + new + k] = torch.cat([prompt, made, last], dim=1)
+    with torch.no_grad():
+        hidden = gpt.hidden_states(clip, Conditions(torch.tensor([1, 2])), gpt.tables(), order)
+    likeliest = (hidden @ gpt.head.own.weight[:-1].T).argmax(-1)
+    drawn = slice((k + t) * 12, (k + t + new) * 12)
+    assert torch.equal(likeliest[:, drawn], made.flatten(1))
+    other = sample_latent_frames(gpt, prompt, new, settings, [0, 1], Conditions(torch.tensor([1, 2])))
+    assert not torch.equal(torch.stack(list(other), dim=1), made), "the last frames are not looked at"
+
+
+def test_infilling_is_learned() -> None:
+    """Clips whose middle is half of their first and half of their last frame: both must be looked at."""
+    config = GPTConfig(8, (3, 1, 2), GPTSize(dim=64, depth=2), infilling=1.0)
+    gpt = VideoGPT(config)
+    optimizer = torch.optim.Adam(gpt.parameters(), lr=3e-3)
+
+    def clips(count: int) -> torch.Tensor:
+        first, last = torch.randint(8, (2, count, 1, 1, 2))
+        middle = torch.stack([first[..., 0], last[..., 1]], dim=-1)
+        return torch.cat([first, middle, last], dim=1)
+
+    for _ in range(300):
+        optimizer.zero_grad()
+        gpt.train()(clips(64)).loss.backward()
+        optimizer.step()
+    truth = clips(200)
+    settings, seeds = SamplingSettings(temperature=0), range(200)
+    (middle,) = sample_latent_frames(gpt.eval(), truth[:, :1], 1, settings, seeds, last=truth[:, 2:])
+    assert (middle == truth[:, 1]).float().mean() > 0.95
+
+
+def test_orders_of_training_leave_no_index_out_and_tell_nothing_of_what_comes_later() -> None:
+    grid, ahead = (4, 2, 3), set()
+    for _ in range(200):
+        order = drawn_order(grid, 0.7, torch.device("cpu"))
+        places = order.places.tolist()
+        assert sorted(places) == list(range(25)) and places[-1] == 24
+        for n, (place, earlier) in enumerate(zip(places[:-1], order.earlier.tolist()[:-1], strict=True)):
+            assert earlier <= n, "the token would be told what it is to predict, or later"
+            before = places[earlier - 1] if earlier else None
+            assert before == (place - 6 if place >= 6 and place - 6 in places[:n] else None)
+        ahead.add(tuple(dict.fromkeys(place // 6 for place in places[:-1])))
+    # Three that end after the second frame or later, each with any number of frames but the first.
+    assert ahead == {(0, 1, 2, 3), *((*range(a, b), *range(a), *range(b, 4)) for b in (2, 3, 4) for a in range(1, b))}
+
+
+def test_requests_for_what_lies_between_that_do_not_fit() -> None:
+    gpt, frame = random_gpt(infilling=0.5), torch.zeros(1, 1, *GRID[1:], dtype=torch.int64)
+    settings = SamplingSettings()
+    with pytest.raises(ValueError, match="trained without infilling"):
+        sample_latent_frames(random_gpt(), frame, 1, settings, [0], last=frame)
+    with pytest.raises(ValueError, match="prompt and new latent frames are 3, the last 1; expected at most 3"):
+        sample_latent_frames(gpt, frame, 2, settings, [0], last=frame)
+    with pytest.raises(ValueError, match="last needs a number of new latent frames"):
+        sample_latent_frames(gpt, frame, None, settings, [0], last=frame)
+    with pytest.raises(ValueError, match=r"last has shape \(2, 1, 2, 2\), expected \(1, k, 2, 2\)"):
+        sample_latent_frames(gpt, frame, 1, settings, [0], last=frame.repeat(2, 1, 1, 1))
+    with pytest.raises(ValueError, match="needs windows of at least 3 latent frames, these have 2"):
+        random_gpt((2, 2, 2), infilling=0.5)
 
 
 # errors

@@ -60,6 +60,34 @@ def test_prompts_are_continued(model: VideoModel) -> None:
     assert not np.array_equal(made.frames[0, 4:], made.frames[1, 4:])
 
 
+def test_what_lies_between_is_filled_in(model: VideoModel) -> None:
+    clips, step = prompts(2, 16), 4
+    with pytest.raises(ValueError, match=r"not trained to fill in .*--infilling 0\.5"):
+        model.continue_frames(clips[:, :4], 4, last=clips[:, 8:12])
+    object.__setattr__(model.gpt.config, "infilling", 0.5)
+    made = model.continue_frames(clips[:, :4], 4, last=clips[:, 8:12])
+    assert made.frames.shape == (2, 12, 16, 24, 3) and made.indices.shape == (2, 3, 2, 3)
+    still = np.concatenate([np.repeat(clips[:, 8:9], 2 * step, axis=1), clips[:, 8:12]], axis=1)
+    assert torch.equal(made.indices[:, 2:], model.tokenizer.encode(to_video(still))[:, 2:])
+    other = model.continue_frames(clips[:, :4], 4, last=clips[:, 12:])
+    assert torch.equal(other.indices[:, :1], made.indices[:, :1])
+    assert not torch.equal(other.indices[:, 1], made.indices[:, 1]), "the end is not looked at"
+    assert np.array_equal(
+        model.continue_clip(clips[0, :4], 4, top_p=1.0, last=clips[0, 8:12]),
+        model.continue_frames(clips[:1, :4], 4, SamplingSettings(), last=clips[:1, 8:12]).frames[0],
+    )
+    for values, message in (
+        ((12, 4, 4), "12 prompt frames, 4 new and 4 last ones exceed the window of 16"),
+        ((4, 4, 3), "last_frames 3 is not a multiple of the temporal stride 4; use 0 or 4"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.check_lengths(*values)
+    with pytest.raises(ValueError, match=r"last is uint8 \(1, 4, 16, 24, 3\), expected uint8 \(2, L, 16, 24, 3\)"):
+        model.continue_frames(clips[:, :4], 4, last=clips[:1, 8:12])
+    with pytest.raises(ValueError, match="of a clip without end"):
+        model.stream_frames(clips[:, :4], last=clips[:, 8:12])
+
+
 def test_a_clip_depends_on_its_own_seed_and_prompt_alone(model: VideoModel) -> None:
     prompt, settings = prompts(3, 4), SamplingSettings(temperature=1.2, top_k=20)
     together = model.continue_frames(prompt, 8, settings)
@@ -102,18 +130,18 @@ def test_no_caption_is_not_an_empty_one_to_a_text_encoder(model: VideoModel, mon
     told = VideoModel(model.tokenizer, gpt)
     loaded: list[str] = []
     monkeypatch.setattr(
-        "tokenreel.generation.video_model.TextEncoder.load", lambda name: loaded.append(name) or Encoder()
+        "tokenreel.generation.condition_reader.TextEncoder.load", lambda name: loaded.append(name) or Encoder()
     )
-    assert not told.tensors([ClipConditions()] * 2, 4).captions.any() and not loaded, "loaded for nothing"
-    captions = told.tensors([ClipConditions(caption="a"), ClipConditions()], 4).captions
+    assert not told.conditions.tensors([ClipConditions()] * 2, 4).captions.any() and not loaded, "loaded for nothing"
+    captions = told.conditions.tensors([ClipConditions(caption="a"), ClipConditions()], 4).captions
     assert captions.shape == (2, 3, 2) and (captions[0] == 1).all() and not captions[1].any()
     with pytest.warns(UserWarning, match="cut to the first 3 tokens"):
-        told.tensors([ClipConditions(caption="long")], 4)
-    VideoModel(model.tokenizer, gpt, "moved/encoder").tensors([ClipConditions(caption="b")], 4)
+        told.conditions.tensors([ClipConditions(caption="long")], 4)
+    VideoModel(model.tokenizer, gpt, "moved/encoder").conditions.tensors([ClipConditions(caption="b")], 4)
     assert loaded == ["some/encoder", "moved/encoder"]
     monkeypatch.setattr(Encoder, "same", False)
     with pytest.raises(ValueError, match="not the same"):
-        VideoModel(model.tokenizer, gpt, "another").tensors([ClipConditions(caption="b")], 4)
+        VideoModel(model.tokenizer, gpt, "another").conditions.tensors([ClipConditions(caption="b")], 4)
 
 
 def test_labels_are_passed_on(model: VideoModel) -> None:

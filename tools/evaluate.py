@@ -135,7 +135,7 @@ def _prompt(config: Config, model: VideoModel, indices: Tensor) -> Tensor:
 
 def _continued(config: Config, model: VideoModel, indices: Tensor, told: list[ClipConditions]) -> Tensor:
     """Prompts and continuations, each under what the data says of its clip."""
-    prompt, conditions = _prompt(config, model, indices), model.tensors(told, indices.shape[1])
+    prompt, conditions = _prompt(config, model, indices), model.conditions.tensors(told, indices.shape[1])
     seeds = [config.seed + i for i in range(len(indices))]
     return sample_indices(model.gpt, prompt, indices.shape[1] - prompt.shape[1], config, seeds, conditions)
 

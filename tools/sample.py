@@ -6,9 +6,10 @@
     python tools/sample.py --prompt-frames 4 --actions actions.json   # ["left", "left", "stay", ...]
     python tools/sample.py --prompt-frames 8 --frames 1000            # beyond the window, as long as you like
     python tools/sample.py --prompts prompts.jsonl                    # many clips, each as its line says
+    python tools/sample.py --prompt-frames 4 --last-frames 4          # what lies between, if trained to fill in
 
 Each clip is written on its own, and all of them into one comparison: prompt and continuation beside what
-really happened, prompt frames bordered green, new ones orange (grid.mp4 or the chosen format, grid.png; of
+really happened, given frames bordered green, new ones orange (grid.mp4 or the chosen format, grid.png; of
 clips longer than the window every second frame, or third, ... of the clip alone).
 """
 
@@ -54,6 +55,9 @@ class Config(SamplingSettings):
     top_p: float = 0.9
     """Draw among the likeliest indices that together have this probability; 1 is all, and lets one index from the
     far tail break an object now and then."""
+    last_frames: int = 0
+    """Frames given that come after the new ones, which then fill in what lies between: the end of each validation
+    clip, or what --input shows there. The model must have been trained with --infilling, and all fit its window."""
     frames: int = 0
     """New frames, any multiple of the model's temporal stride: beyond the window the model goes on from the last of
     what it made; 0: up to the window the model was trained on, or as many as there are actions."""
@@ -99,21 +103,22 @@ def sample(config: Config) -> None:
     requests = _requests(config)
     model = VideoModel.from_pretrained(config.model, pick_device(config.device), config.text_encoder)
     config.check_codebook(model.gpt.config.head_sizes)
-    lengths = [_new_frames(request, config.given_frames, model) for request in requests]
+    lengths = [_new_frames(request, config, model) for request in requests]
     if config.given_frames + max(lengths) > model.window:
         config.kept(model.gpt.config.grid[0])
-    truth, own = _prompts(config, len(requests), model)
+    truth, own = _prompts(config, len(requests), model, max(lengths) + config.last_frames if config.last_frames else 0)
     said = [
-        request.conditions(known, config.given_frames, length)
+        request.conditions(known, config.given_frames, length, config.last_frames)
         for request, known, length in zip(requests, own, lengths, strict=True)
     ]
     check_writable(config.out)
 
     every = -(-(config.given_frames + max(lengths)) // model.window)  # of a long clip not all is shown
-    shown = _continued(config, model, truth[:, : config.given_frames], requests, lengths, said, every)
+    shown = _continued(config, model, truth, requests, lengths, said, every)
     for number, request in enumerate(requests):
         print(_path(config, number, request))
-    for path in _comparison(config, model, shown, said, truth, every):
+    end = config.given_frames + lengths[0] if config.last_frames and len(set(lengths)) == 1 else None
+    for path in _comparison(config, model, shown, said, truth, every, end):
         print(path)
 
 
@@ -130,20 +135,20 @@ def _requests(config: Config) -> list[Request]:
     return [replace(each, seed=seed) for (each, _), seed in zip(every, seeds, strict=True)]
 
 
-def _new_frames(request: Request, prompt_frames: int, model: VideoModel) -> int:
+def _new_frames(request: Request, config: Config, model: VideoModel) -> int:
     """Frames asked for, or as many as the actions, or else the window, allow."""
     step = model.tokenizer.config.stride[0]
-    num_frames = request.frames or max(step, model.window - prompt_frames)
+    num_frames = request.frames or max(step, model.window - config.given_frames - config.last_frames)
     if not request.frames and request.actions is not None:
         num_frames = max(step, len(request.actions) // step * step)
-    model.check_lengths(prompt_frames, num_frames)
+    model.check_lengths(config.given_frames, num_frames, config.last_frames)
     return num_frames
 
 
 def _continued(
     config: Config,
     model: VideoModel,
-    prompts: np.ndarray,
+    truth: np.ndarray,
     requests: list[Request],
     lengths: list[int],
     said: list[ClipConditions],
@@ -151,26 +156,30 @@ def _continued(
 ) -> list[np.ndarray]:
     """Write all clips, some of equal length at once; what does not fit the model is refused before the first.
 
+    ``truth`` are clips that hold the prompt frames, and the last frames if there are any.
+
     Returns:
         Of each clip one frame in ``every``.
     """
     made: dict[int, np.ndarray] = {}
-    step = model.tokenizer.config.stride[0]
+    step, given, last = model.tokenizer.config.stride[0], config.given_frames, config.last_frames
+    prompts = truth[:, :given]
     alike = {length: [i for i, own in enumerate(lengths) if own == length] for length in sorted(set(lengths))}
     groups = [(length, all_[k : k + AT_ONCE]) for length, all_ in alike.items() for k in range(0, len(all_), AT_ONCE)]
     told: list[Conditions] = []
     for length, rows in groups:
-        told.append(model.tensors([said[i] for i in rows], (prompts.shape[1] + length) // step))
+        told.append(model.conditions.tensors([said[i] for i in rows], (given + length + last) // step))
     if all(part.empty for part in told):
         check_guidance(model.gpt, config, None)
     for length, rows in groups:
         seeds = [requests[i].seed or 0 for i in rows]
         # Of clips that are all told nothing, guidance has nothing to strengthen.
         settings = replace(config, guidance=1.0) if told.pop(0).empty else config
-        stream = model.stream_frames(prompts[rows], length, settings, seeds, [said[i] for i in rows])
+        end = truth[rows, given + length : given + length + last] if last else None
+        stream = model.stream_frames(prompts[rows], length, settings, seeds, [said[i] for i in rows], last=end)
         paths = [_path(config, i, requests[i]) for i in rows]
-        given = prompts[rows] if config.keep_prompt and prompts.shape[1] else None
-        made |= dict(zip(rows, _written(stream, paths, model.fps, given, every), strict=True))
+        kept = prompts[rows] if config.keep_prompt and given else None
+        made |= dict(zip(rows, _written(stream, paths, model.fps, kept, every), strict=True))
     return [made[i] for i in range(len(requests))]
 
 
@@ -194,23 +203,31 @@ def _written(
     return np.concatenate(kept, axis=1)
 
 
-def _prompts(config: Config, count: int, model: VideoModel) -> tuple[np.ndarray, list[ClipConditions]]:
-    """Clips whose first frames are the prompts, and what is known of them; without prompt frames no data is needed."""
-    if config.given_frames == 0:
+def _prompts(config: Config, count: int, model: VideoModel, more: int) -> tuple[np.ndarray, list[ClipConditions]]:
+    """Clips whose first frames are the prompts, and what is known of them; without given frames no data is needed.
+
+    Args:
+        config: Where from.
+        count: Clips.
+        model: Whose.
+        more: Frames of the clips that are needed after the prompts.
+    """
+    needed = config.given_frames + more
+    if needed == 0:
         empty = np.zeros((count, 0, *model.frame_size, 3), dtype=np.uint8)
         return empty, [ClipConditions()] * count
-    return _from_input(config, count, model) if config.input else _from_validation(config, count, model)
+    return _from_input(config, count, model, needed) if config.input else _from_validation(config, count, model)
 
 
-def _from_input(config: Config, count: int, model: VideoModel) -> tuple[np.ndarray, list[ClipConditions]]:
+def _from_input(config: Config, count: int, model: VideoModel, needed: int) -> tuple[np.ndarray, list[ClipConditions]]:
     """The video's first frames, once per sample; as many as there are, up to the window."""
     assert config.input is not None
     height, width = model.frame_size
     frames = load_video(config.input, height, width, model.fps, max_frames=model.window).frames
-    if len(frames) < config.given_frames:
+    if len(frames) < needed:
         raise ValueError(
-            f"{config.input} has {len(frames)} frames at {model.fps:g} fps, expected at least "
-            f"{config.given_frames}; give fewer --prompt-frames or a longer video"
+            f"{config.input} has {len(frames)} frames at {model.fps:g} fps, expected at least {needed}; ask for fewer "
+            "--prompt-frames (with --last-frames: fewer --frames), or give a longer video"
         )
     return np.stack([frames] * count), [ClipConditions()] * count
 
@@ -232,16 +249,18 @@ def _comparison(
     said: list[ClipConditions],
     truth: np.ndarray,
     every: int,
+    last_from: int | None,
 ) -> list[Path]:
     """One picture and one video with every sample beside what really happened, as far as that is known.
 
-    ``made`` has one frame in ``every``.
+    ``made`` has one frame in ``every``; from ``last_from`` on frames were given.
     """
     longest, prompt_frames = max(map(len, made)), -(-config.given_frames // every)
     shown = np.stack([_filled(clip, longest) for clip in made])
     real = np.stack([_filled(clip[::every][:longest], longest) for clip in truth])
     strips, rows = [], [("model", shown)]
-    known = config.given_frames and every == 1  # of a clip longer than the window hardly anything is known
+    # Of a clip longer than the window hardly anything is known, of one from nothing nothing is.
+    known = every == 1 and config.given_frames + config.last_frames > 0
     for number, clip in enumerate(shown):
         caption = said[number].caption
         strips.append((f"model, sample {number}" + (f": {caption}" if caption else ""), clip))
@@ -251,8 +270,8 @@ def _comparison(
         rows.append(("what really happened", real))
     picture, video = config.out / "grid.png", config.out / f"grid.{config.format}"
     enlarge = max(1, 128 // model.frame_size[0])
-    Image.fromarray(film_strip(strips, prompt_frames)).save(picture)
-    write_video(video, side_by_side(rows, prompt_frames, enlarge), model.fps)
+    Image.fromarray(film_strip(strips, prompt_frames, last_from=last_from)).save(picture)
+    write_video(video, side_by_side(rows, prompt_frames, enlarge, last_from), model.fps)
     if every > 1:
         print(f"the comparison shows one frame in {every}")
     return [picture, video]

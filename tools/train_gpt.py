@@ -69,6 +69,9 @@ class Config(TrainingSettings):
     context_noise: float = 0.0
     """Largest share of past indices that training replaces by others, against drift in long continuations; 0 is
     off, 0.2 is a start."""
+    infilling: float = 0.0
+    """Share of the steps that learn to make what lies before given frames, for tools/sample.py --last-frames; 0 is
+    off, 0.5 is a start."""
     z_loss: float = 1e-4
     """Weight of the z-loss, which keeps the scores of long trainings in bounds; no figure of bits counts it."""
     checkpoint_activations: bool = False
@@ -115,6 +118,7 @@ class GPTStage:
                     manifest.source, config.conditions, manifest.stride[0], config.condition_dropout
                 ),
                 context_noise=config.context_noise,
+                infilling=config.infilling,
                 z_loss=config.z_loss,
                 fps=manifest.fps or shards.clip(0)[1]["fps"],
                 tokenizer=manifest.tokenizer,
@@ -294,6 +298,7 @@ def train_gpt(config: Config) -> None:
             "conditions",
             "condition_dropout",
             "context_noise",
+            "infilling",
             "z_loss",
         },
     )

@@ -20,6 +20,7 @@ def sample_latent_frames(
     seeds: Sequence[int],
     conditions: Conditions | None = None,
     actions: Iterator[Tensor] | None = None,
+    last: Tensor | None = None,
 ) -> Iterator[Tensor]:
     """Continue a prompt; give each new latent frame as it is finished. Memory does not grow.
 
@@ -33,6 +34,8 @@ def sample_latent_frames(
         conditions: Of all B clips, prompt and new frames, from ``gpt.config.conditions.tensors``; None is none.
         actions: What leads to each new latent frame, (B, frames per latent frame, ...) each, if it becomes known only
             on the way: asked for when its frame begins. ``conditions`` then holds those of the prompt.
+        last: int64 (B, k, H', W'): latent frames that follow the new ones, all within the window; for a GPT that was
+            trained with ``infilling``. ``conditions`` are of them as well.
 
     Returns:
         Iterator over int64 (B, H', W').
@@ -41,9 +44,10 @@ def sample_latent_frames(
         ValueError: At once if the shapes do not fit; on the way if the probabilities are not finite, or the actions
             end before the clip.
     """
-    _check(gpt, prompt, num_latent_frames, settings, seeds, conditions, live=actions is not None)
+    _check(gpt, prompt, num_latent_frames, settings, seeds, conditions, actions is not None, last)
+    end = None if last is None or num_latent_frames is None else (last, prompt.shape[1] + num_latent_frames)
     with torch.no_grad():
-        window = SlidingWindow(gpt, prompt, settings, conditions or Conditions(), actions)
+        window = SlidingWindow(gpt, prompt, settings, conditions or Conditions(), actions, end)
     return _frames(window, gpt, num_latent_frames, seeds)
 
 
@@ -79,6 +83,7 @@ def _check(
     seeds: Sequence[int],
     conditions: Conditions | None,
     live: bool,
+    last: Tensor | None,
 ) -> None:
     grid = gpt.config.grid
     if prompt.ndim != 4 or prompt.shape[2:] != grid[1:] or prompt.shape[1] > grid[0]:
@@ -93,11 +98,32 @@ def _check(
     if num_latent_frames is not None and num_latent_frames < 1:
         raise ValueError(f"{num_latent_frames} new latent frames asked for, expected at least 1")
     wanted = None if num_latent_frames is None else prompt.shape[1] + num_latent_frames
+    if last is not None:
+        wanted = _check_last(gpt, last, len(prompt), wanted, live)
     if wanted is None or wanted > grid[0]:
         settings.kept(grid[0])
     _check_conditions(conditions or Conditions(), prompt.shape[0], prompt.shape[1] if live else wanted)
     settings.check_codebook(gpt.config.head_sizes)
     check_guidance(gpt, settings, conditions, live)
+
+
+def _check_last(gpt: VideoGPT, last: Tensor, clips: int, before: int | None, live: bool) -> int:
+    """Latent frames in all."""
+    grid = gpt.config.grid
+    if last.ndim != 4 or last.shape[2:] != grid[1:] or len(last) != clips or not last.shape[1]:
+        raise ValueError(
+            f"last has shape {tuple(last.shape)}, expected ({clips}, k, {grid[1]}, {grid[2]}) with k of at least 1"
+        )
+    if not gpt.config.infilling:
+        raise ValueError("this GPT was trained without infilling: it cannot make what lies before given frames")
+    if before is None or live:
+        raise ValueError("last needs a number of new latent frames, and actions that are known at once")
+    if before + last.shape[1] > grid[0]:
+        raise ValueError(
+            f"prompt and new latent frames are {before}, the last {last.shape[1]}; expected at most {grid[0]} in all, "
+            "the window this GPT was trained on"
+        )
+    return before + last.shape[1]
 
 
 def _check_conditions(conditions: Conditions, clips: int, t_lat: int | None) -> None:
