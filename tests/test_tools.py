@@ -313,6 +313,29 @@ def test_a_gpt_of_two_factors_is_trained_resumed_judged_and_sampled(
         assert said in capsys.readouterr().err
 
 
+def test_a_gpt_that_makes_whole_frames_and_fills_in_is_trained_judged_and_sampled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call(f"{GPT} --run {tmp_path}/gpt --steps 2 --decoding frame --infilling 0.5")
+    config = VideoGPT.from_pretrained(tmp_path / "gpt").config
+    assert (config.decoding, config.infilling) == ("frame", 0.5)
+    call(f"{EVALUATE} --model {tmp_path}/gpt --out {tmp_path} --passes 2")
+    assert json.loads((tmp_path / "evaluation.json").read_text())["bits_per_token"] <= math.log2(25) + 1
+    ours = f"{SAMPLE} --model {tmp_path}/gpt --out {tmp_path}/s --num-samples 2 --passes 2 --precision bf16"
+    call(f"{ours} --prompt-frames 4 --last-frames 4")
+    assert shape_of(tmp_path / "s/sample_001.mp4")[0] == 16
+    call(f"{ours} --prompt-frames 0 --last-frames 8 --frames 4 --input world/val/00000.mp4")
+    assert shape_of(tmp_path / "s/sample_001.mp4")[0] == 12
+    for command, said in (
+        (f"{ours} --last-frames 4 --frames 12", "exceed the window of 16 frames"),
+        (f"{SAMPLE} --out {tmp_path}/s --last-frames 4", "was not trained to fill in"),
+        (f"{GPT} --run {tmp_path}/gpt --steps 3 --infilling 0.5 --resume", 'was trained with decoding="frame"'),
+    ):
+        with pytest.raises(SystemExit):
+            call(command)
+        assert said in capsys.readouterr().err
+
+
 # evaluation
 
 

@@ -69,6 +69,9 @@ class Config(TrainingSettings):
     context_noise: float = 0.0
     """Largest share of past indices that training replaces by others, against drift in long continuations; 0 is
     off, 0.2 is a start."""
+    decoding: Literal["token", "frame"] = "token"
+    """"token" makes a clip index by index; "frame" a latent frame at a time in a few passes: quicker where there is
+    arithmetic to spare, less exact, and slower to train."""
     infilling: float = 0.0
     """Share of the steps that learn to make what lies before given frames, for tools/sample.py --last-frames; 0 is
     off, 0.5 is a start."""
@@ -118,6 +121,7 @@ class GPTStage:
                     manifest.source, config.conditions, manifest.stride[0], config.condition_dropout
                 ),
                 context_noise=config.context_noise,
+                decoding=config.decoding,
                 infilling=config.infilling,
                 z_loss=config.z_loss,
                 fps=manifest.fps or shards.clip(0)[1]["fps"],
@@ -298,6 +302,7 @@ def train_gpt(config: Config) -> None:
             "conditions",
             "condition_dropout",
             "context_noise",
+            "decoding",
             "infilling",
             "z_loss",
         },

@@ -5,7 +5,7 @@ product makes queries, keys and values, pairs are turned as halves of a head, wh
 that multiplies in bf16 does so in attention as well. The result is the library's (tests/test_backbone.py).
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -38,13 +38,21 @@ class Turns(NamedTuple):
     keys: Turn
 
 
-def self_attention(layer: Any, x: Tensor, turns: Turns) -> Tensor:
+class Attend(Protocol):
+    """Softmax attention of who may see whom."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+        """(B, heads, N, 64), three times -> (B, heads, N, 64)."""
+
+
+def self_attention(layer: Any, x: Tensor, turns: Turns, attend: Attend | None = None) -> Tensor:
     """What the library's ``Attention`` makes of its normalised input.
 
     Args:
         layer: One of the library's, with normalised queries and keys.
         x: (B, N, D).
         turns: By the rotary angles of the N places.
+        attend: Who sees whom; by default each token itself and those before it.
 
     Returns:
         (B, N, D), not yet added to the residual stream.
@@ -53,7 +61,7 @@ def self_attention(layer: Any, x: Tensor, turns: Turns) -> Tensor:
     q, k, v = F.linear(x, fused_weight(layer)).view(B, N, 3, -1, HEAD_DIM).permute(2, 0, 3, 1, 4).unbind(0)
     q = turns.queries(_norm(q) * (as_halves(layer.q_rmsnorm.gamma, -1) + 1.0)).to(v.dtype)
     k = turns.keys(_norm(k) * (as_halves(layer.k_rmsnorm.gamma, -1) + 1.0)).to(v.dtype)
-    mixed = _attend(q, k, v, layer.attend.dropout if layer.training else 0.0)
+    mixed = (attend or causal)(q, k, v, layer.attend.dropout if layer.training else 0.0)
     out: Tensor = layer.to_out(mixed.transpose(1, 2).flatten(2))
     return out
 
@@ -69,8 +77,8 @@ def as_halves(x: Tensor, axis: int) -> Tensor:
     return pairs.mT.flatten(-3).movedim(-1, axis)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
-    """Softmax attention to oneself and what came before: (B, heads, N, 64), three times -> (B, heads, N, 64)."""
+def causal(q: Tensor, k: Tensor, v: Tensor, dropout: float) -> Tensor:
+    """Each token sees itself and those before it: see :class:`Attend`."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16 and not dropout:
         return attend_by_rows(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).view(q.shape)
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)

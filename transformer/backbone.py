@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)  # the library scripts a function when it is imported
     from x_transformers import Decoder
 
-from tokenreel.transformer.attention import Turn, Turns, self_attention
+from tokenreel.transformer.attention import Attend, Turn, Turns, self_attention
 from tokenreel.transformer.config import HEAD_DIM, GPTSize
 
 MLP_RATIO = 4
@@ -56,32 +56,33 @@ class Backbone(nn.Module):
         super().__init__()
         self.decoder = build_decoder(size)
 
-    def forward(self, x: Tensor, query_angles: Tensor, key_angles: Tensor) -> Tensor:
+    def forward(self, x: Tensor, query_angles: Tensor, key_angles: Tensor, attend: Attend | None = None) -> Tensor:
         """Run all layers and the final norm.
 
         Args:
             x: Embeddings (B, N, D).
             query_angles: Rotary angles of the queries, float32 (N, 32).
             key_angles: Of the keys.
+            attend: Who sees whom; by default row n depends on rows <= n alone.
 
         Returns:
-            (B, N, D); row n depends on rows <= n alone.
+            (B, N, D).
         """
         turns = Turns(Turn(query_angles.cos(), query_angles.sin()), Turn(key_angles.cos(), key_angles.sin()))
         blocks = list(self.decoder.layers)
         for attending, thinking in zip(blocks[::2], blocks[1::2], strict=True):
             if self.checkpoint_activations and self.training:
-                x = checkpoint(_layer, attending, thinking, x, turns, use_reentrant=False)
+                x = checkpoint(_layer, attending, thinking, x, turns, attend, use_reentrant=False)
             else:
-                x = _layer(attending, thinking, x, turns)
+                x = _layer(attending, thinking, x, turns, attend)
         normalised: Tensor = self.decoder.final_norm(x)
         return normalised
 
 
-def _layer(attending: Any, thinking: Any, x: Tensor, turns: Turns) -> Tensor:
+def _layer(attending: Any, thinking: Any, x: Tensor, turns: Turns, attend: Attend | None) -> Tensor:
     """One layer: the library's (norms, attention, residual), then its (norms, perceptron, residual)."""
     norms, attention, _ = attending
-    x = x + self_attention(attention, norms[0](x), turns)
+    x = x + self_attention(attention, norms[0](x), turns, attend)
     norms, perceptron, _ = thinking
     out: Tensor = x + perceptron(norms[0](x))
     return out

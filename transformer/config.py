@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from tokenreel.transformer.conditions import ConditionConfig
 from tokenreel.transformer.factors import LARGEST_PLAIN, factorize
@@ -53,6 +54,9 @@ class GPTConfig:
     """What it can be conditioned on."""
     context_noise: float = 0.0
     """Largest share of past indices that training replaces, so that sampling bears its own mistakes; 0 is off."""
+    decoding: Literal["token", "frame"] = "token"
+    """"token": index by index, each told by all before it; "frame": the indices of a latent frame together, in a few
+    passes, which is quicker where there is arithmetic to spare, and less exact."""
     infilling: float = 0.0
     """Share of training steps that read some latent frames ahead of time, so that what lies between the first and the
     last can be made; 0 is off."""
@@ -84,6 +88,10 @@ class GPTConfig:
             raise ValueError(f"grid {self.grid}: expected three sizes of at least 1 (T', H', W')")
         if not 0 <= self.context_noise < 1:
             raise ValueError(f"context_noise {self.context_noise}: expected a share in [0, 1), such as 0.2")
+        if self.decoding not in ("token", "frame"):
+            raise ValueError(f"decoding {self.decoding!r}: expected 'token' or 'frame'")
+        if self.decoding == "frame" and self.context_noise:
+            raise ValueError("context_noise works with decoding 'token' alone; leave one of them out")
         if not 0 <= self.infilling <= 1:
             raise ValueError(f"infilling {self.infilling}: expected a share in [0, 1], such as 0.5")
         if self.infilling and self.grid[0] < 3:

@@ -32,6 +32,8 @@ class SamplingSettings:
     speculative: Literal["auto", "off"] = "auto"
     """"auto" draws several indices at once from drafts of those that come next, where few clips are made together: the
     same result in less time; "off" draws them one by one."""
+    passes: int = 8
+    """For each latent frame, of a model that was trained to make whole ones: more is better and slower."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """Of the weights of the layers and of what is multiplied by them: "bf16" takes half the memory and is faster; the
     rounding (about 0.4 %, as in training with bf16) may decide otherwise where probabilities are close."""
@@ -45,6 +47,8 @@ class SamplingSettings:
             raise ValueError(f"top_p {self.top_p}: expected a probability in (0, 1]")
         if not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise ValueError(f"guidance {self.guidance}: expected 0 (no conditions), 1 (plain), or more, such as 2")
+        if self.passes < 1:
+            raise ValueError(f"passes {self.passes}: expected at least 1, such as 8")
         if self.overlap < 0:
             raise ValueError(f"overlap {self.overlap}: expected 0 (half of the window) or a number of latent frames")
 

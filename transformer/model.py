@@ -20,6 +20,7 @@ from tokenreel.transformer.conditions import Conditions
 from tokenreel.transformer.config import GPTConfig
 from tokenreel.transformer.context_noise import NOISE_LEVELS, noisy
 from tokenreel.transformer.factors import factorize
+from tokenreel.transformer.frame_parallel import frame_states, hide_indices
 from tokenreel.transformer.head import FactoredHead, Head, PlainHead
 from tokenreel.transformer.index_table import FactoredTable, IndexTable
 from tokenreel.transformer.positions import rotary_angles, token_positions
@@ -105,9 +106,17 @@ class VideoGPT(nn.Module):
         tables, order = self.tables(), None
         if self.training and self.config.infilling and indices.shape[1] == self.config.grid[0]:
             order = drawn_order(self.config.grid, self.config.infilling, self.device)
-        hidden = self.hidden_states(indices, Conditions(labels, captions, actions), tables, order)
-        flat = indices.flatten(1)
+        conditions, flat = Conditions(labels, captions, actions), self._flatten(indices)
+        in_frames = self.config.decoding == "frame"
+        if in_frames:
+            (B, t_lat), per_frame = indices.shape[:2], self.config.indices_per_frame
+            part = hide_indices(B, t_lat, per_frame, self.device, self.training)
+            hidden = frame_states(self, indices, conditions, tables, order or self.order, part)
+        else:
+            hidden = self.hidden_states(indices, conditions, tables, order)
         losses, drift = self.head.losses(hidden, flat if order is None else flat[:, order.places[:-1]], tables.head)
+        if in_frames:
+            losses, drift = losses * part.weight, drift * part.weight
         loss = losses.mean()
         if self.training and self.config.z_loss:
             loss = loss + self.config.z_loss * drift.mean()
@@ -129,7 +138,8 @@ class VideoGPT(nn.Module):
             before, noise = noisy(before, self.config.context_noise)
         order = order or self.order
         at = torch.arange(n, device=flat.device)
-        tokens = torch.cat([told.prefix, self.embed(self.sequence(before), at, order, tables, told, noise)], dim=1)
+        sequence = self.sequence(before)
+        tokens = torch.cat([told.prefix, self.embed(sequence, at, order, tables, told, noise=noise)], dim=1)
         query_angles, key_angles = self.angles(order, n)
         return self.backbone(tokens, query_angles, key_angles)[:, self.config.prefix - 1 :]
 
@@ -139,9 +149,12 @@ class VideoGPT(nn.Module):
         return TokenOrder(self.order_places, self.order_earlier)
 
     def angles(self, order: TokenOrder, n: int) -> tuple[Tensor, Tensor]:
-        """Rotary angles of queries and keys, (prefix - 1 + n, 32) each, of the first n positions of the sequence."""
+        """Rotary angles of queries and keys, (prefix - 1 + n, 32) each, of the first n tokens of the sequence."""
         before = self.config.prefix - 1
         queries, keys = self.query_angles[before:], self.key_angles[before + 1 :]
+        if self.config.decoding == "frame":  # a token stands where the index does that it predicts
+            own = torch.cat([self.key_angles[:before], keys[order.places[:n].clamp(max=len(keys) - 1)]])
+            return own, own
         return (
             torch.cat([self.query_angles[:before], queries[order.places[:n]]]),
             torch.cat([self.key_angles[: before + 1], keys[order.places[: n - 1]]]),
@@ -169,6 +182,7 @@ class VideoGPT(nn.Module):
         order: TokenOrder,
         tables: Tables,
         told: Told,
+        current: Tensor | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
         """Embeddings of some tokens of a sequence.
@@ -179,13 +193,15 @@ class VideoGPT(nn.Module):
             order: Of the sequence.
             tables: From :meth:`tables`.
             told: From :attr:`conditions`.
+            current: int64 (B, m): what they carry, instead of what stands at those positions.
             noise: int64 (B,), levels of context noise, if BOS is the first of the tokens; None is 0.
 
         Returns:
             (B, m, D).
         """
         where, earlier = order.places[at], order.earlier[at]
-        current, earlier = _taken(sequence, at), _taken(sequence, earlier)
+        current = _taken(sequence, at) if current is None else current
+        earlier = _taken(sequence, earlier)
         tokens = self.index_embedding.look_up(current, tables.current)
         tokens = tokens + self.earlier_embedding.look_up(earlier, tables.earlier) + tables.places[where]
         if told.frames is not None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tokenreel.transformer.conditions import Conditions
 from tokenreel.transformer.filters import SamplingSettings
+from tokenreel.transformer.frame_window import FrameWindow
 from tokenreel.transformer.model import VideoGPT
 from tokenreel.transformer.sliding_window import SlidingWindow
 
@@ -47,19 +48,19 @@ def sample_latent_frames(
     _check(gpt, prompt, num_latent_frames, settings, seeds, conditions, actions is not None, last)
     end = None if last is None or num_latent_frames is None else (last, prompt.shape[1] + num_latent_frames)
     with torch.no_grad():
-        window = SlidingWindow(gpt, prompt, settings, conditions or Conditions(), actions, end)
-    return _frames(window, gpt, num_latent_frames, seeds)
+        kind = FrameWindow if gpt.config.decoding == "frame" else SlidingWindow
+        window = kind(gpt, prompt, settings, conditions or Conditions(), actions, end)
+    return _frames(window, gpt.device, num_latent_frames, seeds)
 
 
 @torch.no_grad()
 def _frames(
-    window: SlidingWindow, gpt: VideoGPT, num_latent_frames: int | None, seeds: Sequence[int]
+    window: SlidingWindow, device: torch.device, num_latent_frames: int | None, seeds: Sequence[int]
 ) -> Iterator[Tensor]:
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    shape = (gpt.config.indices_per_frame, gpt.head.draws)
     for _ in count() if num_latent_frames is None else range(num_latent_frames):
-        drawn = [torch.rand(*shape, generator=each, dtype=torch.float64) for each in generators]
-        yield window.next_frame(torch.stack(drawn).to(gpt.device))
+        drawn = [torch.rand(*window.draws, generator=each, dtype=torch.float64) for each in generators]
+        yield window.next_frame(torch.stack(drawn).to(device))
 
 
 def sample_indices(

@@ -62,7 +62,8 @@ class SlidingWindow:
             self._order = token_order(gpt.config.grid, begin, begin + end.shape[1])
             self._order = TokenOrder(*(part.to(gpt.device) for part in self._order))
             known_frames = torch.cat([end, prompt], dim=1)
-        self._ahead = 1 if settings.speculative == "off" else _at_once(self._clips)
+        one_by_one = settings.speculative == "off" or gpt.config.decoding == "frame"
+        self._ahead = 1 if one_by_one else _at_once(self._clips)
         # BOS, the indices, and room for a draft beyond the last of them.
         self._sequence = gpt.sequence(prompt.new_zeros(self._clips, gpt.config.num_indices + self._ahead))
         self._length = known_frames[0].numel()
@@ -90,7 +91,7 @@ class SlidingWindow:
         """Draw the next latent frame.
 
         Args:
-            uniform: float64 (B, H'·W', draws of the head) in [0, 1): each clip's own random numbers.
+            uniform: float64 (B, ...) in [0, 1), as :attr:`draws` says: each clip's own random numbers.
 
         Returns:
             int64 (B, H', W').
@@ -102,11 +103,8 @@ class SlidingWindow:
             self._slide()
         told = self._told()
         if not self._decoder.filled:
-            tokens = [told.prefix]
-            if self._length:
-                tokens.append(self._embedded(torch.arange(self._length, device=self._gpt.device), told))
-            self._decoder.forward(torch.cat(tokens, dim=1))
-        hidden = self._draw_ahead(uniform, told) if self._ahead > 1 else self._draw_in_turn(uniform, told)
+            self._read(told)
+        hidden = self._draw(uniform, told)
         self._length, self._time = self._length + self._frame, self._time + 1
         # One look per latent frame: it makes a GPU wait for the host.
         scores = self._gpt.head.losses(hidden, torch.zeros_like(hidden[:, 0], dtype=torch.int64), self._tables.head)
@@ -117,15 +115,31 @@ class SlidingWindow:
         made = self._sequence[:, 1 + self._length - self._frame : 1 + self._length]
         return made.reshape(-1, *self._gpt.config.grid[1:]).clone()
 
+    @property
+    def draws(self) -> tuple[int, ...]:
+        """Random numbers that a latent frame of a clip takes: per index those of the head."""
+        return self._frame, self._gpt.head.draws
+
+    def _read(self, told: Told) -> None:
+        """Run prefix and all indices but the last through the layers."""
+        tokens = [told.prefix]
+        if self._length:
+            tokens.append(self._embedded(torch.arange(self._length, device=self._gpt.device), told))
+        self._decoder.forward(torch.cat(tokens, dim=1))
+
+    def _draw(self, uniform: Tensor, told: Told) -> Tensor:
+        """Draw a latent frame into the sequence; gives some hidden states (rows, D), to look at."""
+        return self._draw_ahead(uniform, told) if self._ahead > 1 else self._draw_in_turn(uniform, told)
+
     def _draw_in_turn(self, uniform: Tensor, told: Told) -> Tensor:
-        """Draw a latent frame index by index; gives the last hidden states (rows, D)."""
+        """Index by index."""
         for n, at in enumerate(torch.arange(self._length, self._length + self._frame, device=self._gpt.device)):
             hidden = self._decoder.forward(self._embedded(at[None], told))[:, 0]
             self._sequence[:, self._length + n + 1] = self._drawn(hidden, uniform[:, n])
         return hidden
 
     def _draw_ahead(self, uniform: Tensor, told: Told) -> Tensor:
-        """Draw a latent frame from drafts, several indices of each clip at once; gives some hidden states (rows, D)."""
+        """From drafts, several indices of each clip at once."""
         n, begin, end = self._ahead, self._length, self._length + self._frame
         earlier = slice(max(1, begin + 1 - self._frame), max(1, begin + 1 - self._frame) + self._frame)
         self._sequence[:, begin + 1 : end + 1] = self._sequence[:, earlier].clone()
@@ -173,10 +187,10 @@ class SlidingWindow:
         frames = None if told.frames is None or untold.frames is None else torch.cat([told.frames, untold.frames])
         return Told(torch.cat([told.prefix, untold.prefix]), frames)
 
-    def _embedded(self, at: Tensor, told: Told) -> Tensor:
+    def _embedded(self, at: Tensor, told: Told, current: Tensor | None = None) -> Tensor:
         """Tokens at positions int64 (n,) or (B, n) of the sequences: (rows, n, D)."""
-        at = at if at.ndim == 1 else self._repeated(at)
-        return self._gpt.embed(self._repeated(self._sequence), at, self._order, self._tables, told)
+        at, current = at if at.ndim == 1 else self._repeated(at), None if current is None else self._repeated(current)
+        return self._gpt.embed(self._repeated(self._sequence), at, self._order, self._tables, told, current)
 
     def _repeated(self, x: Tensor) -> Tensor:
         return x if self._copies == 1 else torch.cat([x] * self._copies)

@@ -68,11 +68,12 @@ class StaticDecoder:
         self.filled = length
 
     @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, causal: bool = True) -> Tensor:
         """Append embeddings to all sequences and run them through all layers.
 
         Args:
             x: (B, n, D): the prompt's n embeddings at first (prefill), later one (decode step) or a few.
+            causal: Each sees itself and those before it; else all n see one another too.
 
         Returns:
             (B, n, D), normalised, ready for the head.
@@ -80,9 +81,10 @@ class StaticDecoder:
         n, start = x.shape[1], self.filled
         stop = start + n
         assert stop <= self.keys.shape[3], f"{stop} tokens do not fit the cache of {self.keys.shape[3]}"
-        mask = torch.ones(n, stop, dtype=torch.bool, device=x.device).tril(start) if start and n > 1 else None
+        causal = causal and n > 1
+        mask = torch.ones(n, stop, dtype=torch.bool, device=x.device).tril(start) if start and causal else None
         self.filled = stop
-        return self._run(x, slice(start, stop), stop, mask, start == 0 and n > 1)
+        return self._run(x, slice(start, stop), stop, mask, start == 0 and causal)
 
     @torch.no_grad()
     def forward_at(self, x: Tensor, starts: Tensor, stop: int) -> Tensor:
