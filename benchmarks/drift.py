@@ -11,25 +11,20 @@ truth, whether exactly the balls of the prompt are still there.
 
 import argparse
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
+from judged_balls import Judged, fresh_clips, judge
 from report import report, row
 from torch import Tensor
 
-from tokenreel.datasets.world_balls import BACKGROUND, COLORS, RADIUS
-from tokenreel.datasets.worlds import simulate
-from tokenreel.evaluation.counting import count_discs
 from tokenreel.evaluation.plots import line_plot
-from tokenreel.evaluation.tracking import position_error, track_discs
 from tokenreel.generation import VideoModel
 from tokenreel.tokenizer.frames import to_frames, to_video
 from tokenreel.training.hardware import keep_freed_memory
 from tokenreel.transformer import SamplingSettings, sample_indices
 
-FRESH_SEED = 2**62
-"""Of the clips: no world on disk has them."""
 EVERY = 4
 """Frames between those that are judged."""
 NOTE = (
@@ -37,28 +32,6 @@ NOTE = (
     "the eighth of the clip that ends at that frame. Ours: trained with context noise {noise}{against}. Limit: the "
     "true clip through the tokenizer. top-p {top_p}."
 )
-
-
-class Judged(NamedTuple):
-    """Means over clips, frame by frame of those judged."""
-
-    error: np.ndarray
-    """Pixels per coordinate."""
-    whole: np.ndarray
-    """Share of clips that show exactly the right balls."""
-
-
-def judge(clips: list[np.ndarray], states: list[dict[str, Any]], size: int) -> Judged:
-    """Look at every fourth frame of clips, uint8 (T, H, W, 3) each."""
-    palette, radius = list(COLORS.values()), (RADIUS[0] * size, RADIUS[1] * size)
-    errors, whole = [], []
-    for clip, state in zip(clips, states, strict=True):
-        seen = clip[EVERY - 1 :: EVERY]
-        right = np.array(state["positions"])[EVERY - 1 : len(clip) : EVERY]
-        errors.append(position_error(track_discs(seen, state["colors"], BACKGROUND, state["radius"]), right, size))
-        wanted = np.array([state["names"].count(name) for name in COLORS])
-        whole.append((count_discs(seen, palette, BACKGROUND, radius) == wanted).all(axis=1))
-    return Judged(np.mean(errors, axis=0), np.mean(whole, axis=0))
 
 
 @torch.no_grad()
@@ -69,7 +42,7 @@ def judged_model(
     prompt = model.tokenizer.encode(to_video(truth[:, :prompt_frames]))
     new = truth.shape[1] // model.tokenizer.config.stride[0] - prompt.shape[1]
     made = sample_indices(model.gpt, prompt, new, settings, range(len(prompt)))
-    return judge([_decoded(model, row) for row in made], states, truth.shape[2])
+    return judge([_decoded(model, row) for row in made], states, EVERY)
 
 
 def _decoded(model: VideoModel, indices: Tensor) -> np.ndarray:
@@ -107,14 +80,12 @@ def main() -> None:
     settings = SamplingSettings(top_p=arguments.top_p)
     model = VideoModel.from_pretrained(arguments.model)
     other = VideoModel.from_pretrained(arguments.against) if arguments.against else None
-    size = model.frame_size[0]
-    episodes = [simulate("balls", FRESH_SEED + i, size, arguments.frames) for i in range(arguments.clips)]
-    truth, states = np.stack([each.frames for each in episodes]), [each.states for each in episodes]
+    truth, states = fresh_clips(arguments.clips, model.frame_size[0], arguments.frames)
     ours = judged_model(model, truth, states, arguments.prompt_frames, settings)
     alternative = judged_model(other, truth, states, arguments.prompt_frames, settings) if other else None
     with torch.no_grad():
         shown = [_decoded(model, model.tokenizer.encode(to_video(clip[None]))[0]) for clip in truth]
-    limit = judge(shown, states, size)
+    limit = judge(shown, states, EVERY)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     at = np.arange(EVERY, arguments.frames + 1, EVERY)
     curves = {"the truth through the tokenizer": limit, arguments.model.name: ours}

@@ -147,3 +147,20 @@ def test_drafts_are_measured_on_trained_models(tmp_path: Path, monkeypatch: pyte
         "clips that came out the same",
     ]
     assert rows[2]["ours"] >= rows[2]["alternative"] == 1
+
+
+def test_whole_frames_and_infilling_are_judged(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = "--shards tokens --steps 1 --batch-size 2 --model.dim 64 --model.depth 1 --device cpu --wandb disabled"
+    for name, option in (("frame", "--decoding frame"), ("token", "--infilling 0.5")):
+        AcceleratorState._reset_state(True)
+        train_gpt.main(f"{train} --run {name} {option}".split())
+    few, out = ("--clips", 2, "--out", tmp_path / "out.json"), tmp_path / "out.json"
+    models = ("--frame-model", tmp_path / "frame", "--token-model", tmp_path / "token")
+    run("frame_parallel.py", *models, "--passes", 1, 2, "--batches", 2, *few)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["metric"] for row in rows[:2]] == ["bits per token", "time per latent frame"] and len(rows) == 7
+    assert out.with_suffix(".png").stat().st_size > 1000
+    run("infilling.py", "--model", tmp_path / "token", "--plain-model", tmp_path / "token", *few)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["case"] for row in rows[:4]] == [f"frame {t}" for t in (5, 6, 7, 8)]
+    assert rows[-1]["ours"] == rows[-1]["alternative"]
