@@ -222,6 +222,28 @@ def test_drafts_change_nothing_but_the_number_of_steps(
     assert not torch.equal(made[1, "auto"], made[2, "auto"])
 
 
+@pytest.mark.parametrize(("wrong", "top_p", "draws"), [(False, 0.9, 100_000), (False, 1, 20_000), (True, 1, 20_000)])
+def test_drafts_leave_the_distribution_as_it_is(
+    wrong: bool, top_p: float, draws: int, chi_square: ChiSquare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A latent frame of three indices of three values: all 27 outcomes in many draws, against the exact odds."""
+    gpt, settings = random_gpt((2, 1, 3), codebook_size=3), SamplingSettings(temperature=3, top_p=top_p)
+    prompt, every = torch.tensor([[[[0, 2, 1]]]]), torch.cartesian_prod(*[torch.arange(3)] * 3)
+    with torch.no_grad():
+        logits = scores(gpt, torch.cat([prompt.expand(27, -1, -1, -1), every.view(27, 1, 1, 3)], dim=1))[:, 3:]
+    odds = keep_top_p(logits / 3, top_p).softmax(-1).gather(-1, every[..., None])[..., 0].double().prod(dim=-1)
+    assert odds.sum().item() == pytest.approx(1, abs=1e-5) and (odds > 0).sum() > 8
+    monkeypatch.setattr("tokenreel.transformer.sliding_window.AHEAD", {10**5: 3})
+    if wrong:  # as if every draft were right
+        monkeypatch.setattr("tokenreel.transformer.sliding_window.valid", lambda drawn, draft: drawn[:, 0] * 0 + 3)
+    drawn = []
+    for begin in range(0, draws, 20_000):
+        rows = prompt.expand(20_000, -1, -1, -1)
+        drawn.append(sample_indices(gpt, rows, 1, settings, range(begin, begin + 20_000))[:, 1, 0])
+    statistic = chi_square((torch.cat(drawn) * torch.tensor([9, 3, 1])).sum(dim=-1), odds)
+    assert (statistic > 1000) if wrong else (statistic < 60)  # 26 degrees of freedom: 1 in 5,000 beyond 60
+
+
 def test_where_nothing_moves_many_indices_are_drawn_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     gpt, steps = random_gpt((3, 4, 8)), counted_steps(monkeypatch)
     nn.init.zeros_(gpt.head.own.weight)  # greedy: always index 0

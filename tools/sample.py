@@ -112,6 +112,8 @@ def sample(config: Config) -> None:
         for request, known, length in zip(requests, own, lengths, strict=True)
     ]
     check_writable(config.out)
+    if any(side % 2 for side in model.frame_size) and any(request.format != "gif" for request in requests):
+        print("odd frame sizes are padded to even ones, as the format needs; gif keeps them")
 
     every = -(-(config.given_frames + max(lengths)) // model.window)  # of a long clip not all is shown
     shown = _continued(config, model, truth, requests, lengths, said, every)

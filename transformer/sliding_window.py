@@ -155,8 +155,7 @@ class SlidingWindow:
             drawn = self._drawn(hidden.flatten(0, 1), numbers.flatten(0, 1)).view(-1, n)
             # Of clips that are done this writes behind the latent frame, where nothing stands yet.
             self._sequence[every, tokens + 1] = drawn
-            right = (drawn[:, :-1] == draft[:, 1:]).cumprod(dim=1).sum(dim=1)
-            at = (at + 1 + right).clamp(max=end)
+            at = (at + valid(drawn, draft[:, 1:])).clamp(max=end)
         self._decoder.keep(before + end)
         return hidden[:, 0]
 
@@ -198,6 +197,19 @@ class SlidingWindow:
     def _drawn(self, hidden: Tensor, uniform: Tensor) -> Tensor:
         """Draw an index from each hidden state (rows, D), with the random numbers of each clip (B, draws): (B,)."""
         return self._gpt.head.pick(hidden, self._tables.head, self._settings, uniform)
+
+
+def valid(drawn: Tensor, draft: Tensor) -> Tensor:
+    """How many draws of each clip follow from draws alone: the first, and each behind one that was as drafted.
+
+    Args:
+        drawn: int64 (B, n).
+        draft: int64 (B, n - 1): what the draws after the first looked back on.
+
+    Returns:
+        int64 (B,), 1 to n.
+    """
+    return 1 + (drawn[:, :-1] == draft).cumprod(dim=1).sum(dim=1)
 
 
 def _at_once(clips: int) -> int:
