@@ -1,4 +1,4 @@
-"""How close frames are to other frames."""
+"""How close frames are to other frames, and how much of their movement they have."""
 
 import numpy as np
 
@@ -22,3 +22,30 @@ def psnr(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
     error = np.square(difference).reshape(len(frames), -1).mean(axis=1, dtype=np.float64)
     with np.errstate(divide="ignore"):
         return 10.0 * np.log10(1.0 / error)
+
+
+def motion_kept(frames: np.ndarray, truth: np.ndarray) -> float:
+    """Share of the movement in clips that reconstructions of them show.
+
+    Where little moves, frames can be close to the truth (a high PSNR) and still miss all that moves. So the changes
+    from frame to frame are compared instead of the frames: 1 - squared error of the changes / squared changes.
+
+    Args:
+        frames: uint8 (B, T, H, W, 3).
+        truth: uint8, the same shape.
+
+    Returns:
+        1 for equal changes, 0 for frames that stand still, below 0 for frames that move otherwise; not a number where
+        nothing moves.
+
+    Raises:
+        ValueError: If the shapes differ.
+    """
+    if frames.shape != truth.shape or frames.ndim != 5:
+        raise ValueError(f"frames have shapes {frames.shape} and {truth.shape}, expected one shape (B, T, H, W, 3)")
+    error = total = 0.0
+    for clip, right in zip(frames, truth, strict=True):  # one at a time: the changes are floats
+        moved, should = (np.diff(part.astype(np.float32), axis=0) for part in (clip, right))
+        error += float(np.square(moved - should).sum(dtype=np.float64))
+        total += float(np.square(should).sum(dtype=np.float64))
+    return 1.0 - error / total if total else float("nan")

@@ -1,9 +1,12 @@
 """Pictures to look at: clips as strips of frames, and clips side by side as one video."""
 
+import json
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 GROUND = (245, 245, 245)
 INK = (40, 40, 40)
@@ -11,6 +14,7 @@ PROMPT = (46, 160, 67)
 NEW = (207, 106, 0)
 BORDER = 2
 TITLE_HEIGHT = 16
+TITLES = "titles"
 
 
 def film_strip(
@@ -39,6 +43,32 @@ def film_strip(
         strips.append(_titled(np.concatenate(shown, axis=1), title))
     width = max(strip.shape[1] for strip in strips)
     return np.concatenate([_widened(strip, width) for strip in strips], axis=0)
+
+
+def write_film_strip(path: Path, rows: Sequence[tuple[str, np.ndarray]], prompt_frames: int = 0) -> None:
+    """Write a film strip as PNG that knows its titles, whole or not at all; arguments as of :func:`film_strip`."""
+    told = PngImagePlugin.PngInfo()
+    told.add_text(TITLES, json.dumps([title for title, _ in rows]))
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    try:
+        Image.fromarray(film_strip(rows, prompt_frames)).save(temporary, format="png", pnginfo=told)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_film_strip(path: Path) -> list[tuple[str, np.ndarray]]:
+    """Title and picture uint8 (height, width, 3) of each row of a written film strip, without its title bar.
+
+    A PNG that knows no titles is one row without a title.
+    """
+    with Image.open(path) as image:
+        titles = json.loads(image.info.get(TITLES, "null"))
+        picture = np.asarray(image.convert("RGB"))
+    if titles is None:
+        return [("", picture)]
+    strips = np.split(picture, len(titles))
+    return [(title, strip[TITLE_HEIGHT:]) for title, strip in zip(titles, strips, strict=True)]
 
 
 def side_by_side(

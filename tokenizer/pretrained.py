@@ -90,6 +90,13 @@ def load_folder(folder: Path) -> tuple[TokenizerConfig, dict[str, Tensor]]:
     return TokenizerConfig(**content), state
 
 
+def read_judgement(folder: Path) -> dict[str, float]:
+    """What the last validation of a tokenizer found, by name: ``psnr``, ``motion_kept``; empty if it was not kept."""
+    path = find_folder(folder) / "provenance.json"
+    told = json.loads(path.read_text()) if path.is_file() else {}
+    return {name.removeprefix("val_"): float(value) for name, value in told.items() if name.startswith("val_")}
+
+
 def read_provenance(folder: Path) -> dict[str, Any]:
     """What a model folder's provenance.json says.
 

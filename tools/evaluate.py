@@ -3,7 +3,8 @@
     python tools/evaluate.py
     python tools/evaluate.py --model runs/mine/gpt --out runs/mine/evaluation
 
-Tokenizer: PSNR. GPT: bits per token and per pixel. Sampler: tokens per second. On the embedded world of
+Tokenizer: PSNR. GPT: bits per token and per pixel. Sampler: tokens per second. PSNR of the continuation,
+frame by frame, in evaluation.json; tools/doctor.py reads it there. On the embedded world of
 balls, whose states are known, also how far the balls of the continuation are from where they should be,
 frame by frame, beside two yardsticks: the tokenizer's reconstruction of the truth (no continuation can be
 better) and a copy of the last prompt frame (any continuation should be).
@@ -96,6 +97,7 @@ def evaluate(config: Config) -> None:
     frames = {"model": _decoded(model, made), "tokenizer_alone": _decoded(model, indices)}
     bits = model.bits_per_token(indices, told)
     result: dict[str, Any] = {
+        "model": str(config.model),
         "split": windows.records[0].split,
         "clips": len(truth),
         "sampling": {name: getattr(config, name) for name in ("temperature", "top_k", "top_p", "guidance", "seed")},
@@ -112,9 +114,11 @@ def evaluate(config: Config) -> None:
     }
     root = config.data or Path(data_of(config.model)["folder"])
     states = [disc_states(root, windows.location(clip)[0]) for clip in chosen]
-    if config.prompt_frames and all(state is not None for state in states):
+    if config.prompt_frames:
         last = truth[:, [config.prompt_frames - 1]]
         frames["copy_last_frame"] = np.repeat(last, model.window, axis=1)
+    result["psnr_db"] = {name: _decibels(clips, truth, config.prompt_frames) for name, clips in frames.items()}
+    if config.prompt_frames and all(state is not None for state in states):
         starts = [windows.location(clip)[1] for clip in chosen]
         result["position_error_px"] = {
             name: _position_errors(clips, states, starts, config.prompt_frames) for name, clips in frames.items()
@@ -142,6 +146,12 @@ def _continued(config: Config, model: VideoModel, indices: Tensor, told: list[Cl
 
 def _decoded(model: VideoModel, indices: Tensor) -> np.ndarray:
     return np.concatenate([to_frames(model.tokenizer.decode(part)) for part in _parts(indices)])
+
+
+def _decibels(frames: np.ndarray, truth: np.ndarray, prompt_frames: int) -> list[float]:
+    """PSNR of each new frame: mean over clips. A sharp thing in a wrong place counts twice, a missing one once."""
+    new = range(prompt_frames, truth.shape[1])
+    return [round(float(psnr(frames[:, [t]], truth[:, [t]]).clip(max=100).mean()), 3) for t in new]
 
 
 def _position_errors(

@@ -21,10 +21,10 @@ from tokenreel.datasets.caption_table import CAPTIONS, CaptionTable
 from tokenreel.datasets.order import Order, exposure
 from tokenreel.datasets.token_shards import TokenShards, splits
 from tokenreel.datasets.video_writer import write_video
-from tokenreel.evaluation.film_strip import side_by_side
+from tokenreel.evaluation.film_strip import side_by_side, write_film_strip
 from tokenreel.tokenizer import VideoTokenizer, fingerprint
 from tokenreel.tokenizer.frames import to_frames
-from tokenreel.tokenizer.pretrained import find_folder
+from tokenreel.tokenizer.pretrained import find_folder, read_judgement
 from tokenreel.training.command_line import command, run_tool
 from tokenreel.training.hardware import peak_memory_mb, pick_device
 from tokenreel.training.loop import Evaluation, train
@@ -45,7 +45,6 @@ from tokenreel.transformer.conditions import KINDS
 from tokenreel.transformer.pretrained import FORMAT_VERSION
 
 VALIDATION_CLIPS = 256
-SHOWN_CLIPS = 4
 MANY_EXPOSURES = 10
 """Times that a frame is seen above which a run without dropout is told of it: on the world `paddle` validation was
 best at 7 and bad at 20."""
@@ -168,8 +167,10 @@ class GPTStage:
             "val/bits_per_pixel": bits * self.model.config.num_indices / pixels,
             "data/exposures_per_clip": exposure(step, self.config.batch_size, len(self.shards)),
             "data/exposures_per_video": exposure(step, self.config.batch_size, self.shards.num_videos),
+            **{f"tokenizer/{name}": value for name, value in read_judgement(self.tokenizer_folder).items()},
         }
-        return Evaluation(metrics, self._show(chosen[:: max(1, count // SHOWN_CLIPS)][:SHOWN_CLIPS], step, folder))
+        shown = chosen[:: max(1, count // max(1, self.config.samples))][: self.config.samples]
+        return Evaluation(metrics, self._show(shown, step, folder))
 
     def export(self, folder: Path, step: int) -> None:
         """Save the model folder with its tokenizer and where it comes from."""
@@ -199,7 +200,7 @@ class GPTStage:
     def _show(self, clips: np.ndarray, step: int, folder: Path) -> list[Path]:
         """Continue the first latent frame of each clip, beside what the tokenizer makes of the whole clip."""
         T = self.model.config.grid[0]
-        if T < 2:
+        if T < 2 or not len(clips):
             return []
         told = self._inputs(self.held_out, clips)
         truth = told.pop("indices")
@@ -209,10 +210,12 @@ class GPTStage:
             ("continued", to_frames(self.tokenizer.decode(made.cpu()))),
             ("what happened", to_frames(self.tokenizer.decode(truth))),
         ]
-        path = folder / f"continuation_{step:06d}.mp4"
+        video, picture = folder / f"continuation_{step:06d}.mp4", folder / f"continuation_{step:06d}.png"
         prompt_frames = self.tokenizer.config.stride[0]
-        write_video(path, side_by_side(rows, prompt_frames, scale=2), self.model.config.fps)
-        return [path]
+        write_video(video, side_by_side(rows, prompt_frames, scale=2), self.model.config.fps)
+        strips = [(title, batch[i]) for i in range(len(clips)) for title, batch in reversed(rows)]
+        write_film_strip(picture, strips, prompt_frames)
+        return [video, picture]
 
 
 def _validation_split(folder: Path) -> str:

@@ -16,15 +16,14 @@ from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from tokenreel.datasets.clip_store import ClipStore, ClipWindows
 from tokenreel.datasets.data_source import DataSettings, held_out_windows, open_data
 from tokenreel.datasets.order import Order, exposure
 from tokenreel.datasets.video_writer import write_video
-from tokenreel.evaluation.fidelity import psnr
-from tokenreel.evaluation.film_strip import film_strip, side_by_side
+from tokenreel.evaluation.fidelity import motion_kept, psnr
+from tokenreel.evaluation.film_strip import side_by_side, write_film_strip
 from tokenreel.tokenizer import PRESETS, CodebookUsage, LossConfig, TokenizerConfig, VideoTokenizer
 from tokenreel.tokenizer.frames import to_frames, to_video
 from tokenreel.tokenizer.health import codebook_alarm
@@ -37,7 +36,6 @@ from tokenreel.training.provenance import provenance
 from tokenreel.training.settings import TrainingSettings
 
 VALIDATION_CLIPS = 32
-SHOWN_CLIPS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +76,8 @@ class TokenizerStage:
         held_out = held_out_windows(config, config.clip_frames, one_per_video=False)
         spread = np.linspace(0, len(held_out) - 1, min(VALIDATION_CLIPS, len(held_out))).round().astype(int)
         self.truth = held_out.batch(spread)
+        self.judged: dict[str, float] = {}
+        """What the last validation found."""
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """Clips of a step as video; made of uint8, it is finite and in [-1, 1]."""
@@ -115,7 +115,10 @@ class TokenizerStage:
             pieces.append(to_frames(tokenizer.decode(indices)))
         frames = np.concatenate(pieces)
         found = float(psnr(frames, self.truth).clip(max=100).mean())
-        metrics: dict[str, float | str] = {"val/psnr": found, "val/perplexity": usage.perplexity}
+        self.judged = {"psnr": found, "motion_kept": motion_kept(frames, self.truth)}
+        self.judged = {name: value for name, value in self.judged.items() if math.isfinite(value)}
+        metrics: dict[str, float | str] = {f"val/{name}": value for name, value in self.judged.items()}
+        metrics |= {"val/perplexity": usage.perplexity, **self._data_facts(step)}
         if alarm := codebook_alarm(self.config.model, self.usage, step):
             metrics["alarm"] = alarm
         verdict, told = self.model.judge(found, step / self.config.steps)
@@ -125,25 +128,36 @@ class TokenizerStage:
 
     def export(self, folder: Path, step: int) -> None:
         """Save the model folder with where it comes from."""
-        seen = exposure(step, self.config.batch_size, len(self.windows))
         self.model.tokenizer.save_pretrained(
             folder,
             provenance(
                 step=step,
                 seed=self.config.seed,
                 clip_frames=self.config.clip_frames,
-                exposures_per_clip=seen,
-                exposures_per_video=step * self.config.batch_size / len(self.windows.records),
+                **{name.removeprefix("data/"): value for name, value in self._data_facts(step).items()},
+                **{f"val_{name}": value for name, value in self.judged.items()},
                 peak_memory_mb=peak_memory_mb(next(self.model.parameters()).device),
                 data=self.config.describe(self.store),
             ),
         )
 
+    def _data_facts(self, step: int) -> dict[str, float]:
+        """How often clips and videos were drawn, and how many of the videos are copies."""
+        videos = len(self.windows.records)
+        copies = sum("duplicate_of" in record.flags for record in self.windows.records)
+        return {
+            "data/exposures_per_clip": exposure(step, self.config.batch_size, len(self.windows)),
+            "data/exposures_per_video": step * self.config.batch_size / videos,
+            "data/duplicate_videos_share": copies / videos,
+        }
+
     def _show(self, frames: np.ndarray, step: int, folder: Path) -> list[Path]:
         picture, video = folder / f"reconstruction_{step:06d}.png", folder / f"reconstruction_{step:06d}.mp4"
-        shown = min(SHOWN_CLIPS, len(frames))
+        shown = min(self.config.samples, len(frames))
+        if not shown:
+            return []
         strips = [row for i in range(shown) for row in ((f"video {i}", self.truth[i]), ("reconstructed", frames[i]))]
-        Image.fromarray(film_strip(strips)).save(picture)
+        write_film_strip(picture, strips)
         rows = [("video", self.truth[:shown]), ("reconstructed", frames[:shown])]
         write_video(video, side_by_side(rows, scale=2), self.config.fps or 10.0)
         return [picture, video]

@@ -17,6 +17,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from tokenreel.training.batch_facts import batch_facts
 from tokenreel.training.checkpoints import checkpoint_for, latest_checkpoint, load_checkpoint, save_checkpoint
 from tokenreel.training.ema import WeightAverage
 from tokenreel.training.hardware import (
@@ -90,12 +91,12 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
     log = RunLog(settings.run, config, first, settings.steps, settings.wandb)
     if first:
         log.console.print(ready.resumed, soft_wrap=True)
-    meter, sound = _Meter(first), first
+    meter, sound = _Meter(first, ready.device), first
     try:
         for step in range(first, settings.steps):
+            done = step + 1
             with meter.waiting():
                 batch = {name: tensor.to(ready.device) for name, tensor in stage.batch(step).items()}
-            done = step + 1
             logs, judges, saves = (
                 done % every == 0 or done == settings.steps
                 for every in (settings.log_every, settings.evaluate_every, settings.checkpoint_every)
@@ -112,7 +113,7 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
                 taken, seconds, wait_share = meter.take(done)
                 common = {"optim/lr": rate, "optim/grad_norm": float(norm), "speed/data_wait_share": wait_share}
                 common["memory/peak_mb"] = peak_memory_mb(ready.device)
-                log.log(done, {**stage.metrics(output, taken, seconds), **common})
+                log.log(done, {**stage.metrics(output, taken, seconds), **batch_facts(batch), **common})
             del output  # what it holds would be kept through the next step
             with meter.paused():
                 if judges:
@@ -122,6 +123,9 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
                         stage.export(settings.run / "model", done)
                     # Last, so that a run killed before it takes up and repeats all that belongs to this step.
                     save_checkpoint(settings.run, done, stage.model, optimizer, average, ready.retreat, schedule)
+    except ValueError as error:
+        log.log(done, {"error": str(error)})  # in the log too, for whoever looks at the run afterwards
+        raise
     finally:
         log.close()
 
@@ -192,20 +196,33 @@ def _evaluate(stage: Stage, ready: _Ready, log: RunLog, step: int) -> None:
 class _Meter:
     """Clock of the training steps alone: evaluation and saving do not count."""
 
-    def __init__(self, step: int) -> None:
+    def __init__(self, step: int, device: torch.device) -> None:
+        self._on_gpu = device.type == "cuda"
         self._restart(step)
 
     def _restart(self, step: int) -> None:
         self._step = step
         self._begin = time.perf_counter()
         self._paused = self._waited = 0.0
+        self._gaps: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time spent on a batch."""
-        begin = time.perf_counter()
+        """Time spent on a batch; of a GPU the time in which it had nothing else to do, since it works behind us."""
+        begin, before = time.perf_counter(), self._mark()
         yield
-        self._waited += time.perf_counter() - begin
+        self._waited += 0.0 if self._on_gpu else time.perf_counter() - begin
+        after = self._mark()
+        if before is not None and after is not None:
+            self._gaps.append((before, after))
+
+    def _mark(self) -> "torch.cuda.Event | None":
+        """A point in the GPU's queue of work."""
+        if not self._on_gpu:
+            return None
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -215,8 +232,12 @@ class _Meter:
         self._paused += time.perf_counter() - begin
 
     def take(self, step: int) -> tuple[int, float, float]:
-        """Steps and seconds since the last call, and the share of them spent waiting for data."""
+        """Steps and seconds since the last call, and the share of them spent waiting for data.
+
+        To be called when the loss of the last step is known: then the marks in a GPU's queue have been passed.
+        """
         seconds = max(time.perf_counter() - self._begin - self._paused, 1e-9)
-        result = step - self._step, seconds, self._waited / seconds
+        waited = self._waited + sum(before.elapsed_time(after) for before, after in self._gaps) / 1000
+        result = step - self._step, seconds, waited / seconds
         self._restart(step)
         return result

@@ -14,16 +14,19 @@ from typing import Any, Literal
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tokenreel.training.doctor import Doctor
+from tokenreel.training.run_records import Record, read_records
+
 WandbMode = Literal["auto", "online", "offline", "disabled"]
 SECONDS_BETWEEN_LINES = 15
 
 
 class RunLog:
-    """Writes a run's metrics to the console, to ``metrics.jsonl`` and to wandb.
+    """Writes a run's metrics to the console, to ``metrics.jsonl`` and to wandb; what is wrong is said in the console.
 
     Args:
         run: The run's folder; must exist.
-        config: The resolved configuration, for wandb.
+        config: The resolved configuration, for wandb and for what is said.
         first_step: Steps taken before (0, or where a resumed run goes on); later lines of an earlier
             attempt are removed from ``metrics.jsonl``, so that each step stands there once.
         steps: Steps the run will have at its end.
@@ -34,7 +37,7 @@ class RunLog:
         self.run = run
         (run / "samples").mkdir(exist_ok=True)
         self._metrics = run / "metrics.jsonl"
-        _keep_until(self._metrics, first_step)
+        self._doctor = Doctor(_keep_until(self._metrics, first_step), {**config, "steps": steps})
         self._wandb = _start_wandb(run, config, wandb)
         self.console = Console()
         self._last_line = 0.0
@@ -43,11 +46,12 @@ class RunLog:
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[metrics]}"),
+            TextColumn("{task.fields[cost]}"),
             TimeRemainingColumn(),
             console=self.console,
             disable=not self.console.is_terminal,
         )
-        self._task = self._progress.add_task("train", total=steps, completed=first_step, metrics="")
+        self._task = self._progress.add_task("train", total=steps, completed=first_step, metrics="", cost="")
         self._progress.start()
 
     def log(self, step: int, metrics: Mapping[str, float | str], important: bool = False) -> None:
@@ -63,8 +67,11 @@ class RunLog:
             self._wandb.log({**numbers, **words}, step=step)
         for name, sentence in words.items():
             self.console.print(f"step {step}  {name}: {sentence}", style="yellow", markup=False, soft_wrap=True)
+        for diagnosis in self._doctor.see({"step": step, **numbers, **words}):
+            told = f"step {step}  doctor: {diagnosis.name}: {diagnosis.sentence}"
+            self.console.print(told, style="bold yellow", markup=False, soft_wrap=True)
         text = "  ".join(f"{name.split('/')[-1]} {value:.4g}" for name, value in numbers.items())
-        self._progress.update(self._task, completed=step, metrics=text[:90])
+        self._progress.update(self._task, completed=step, metrics=_within(numbers, 60), **_cost(numbers))
         silent = not self.console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
         if important or silent:
             self._last_line = time.monotonic()
@@ -85,20 +92,33 @@ class RunLog:
             self._wandb.finish()
 
 
-def _keep_until(metrics: Path, step: int) -> None:
-    """Drop the lines after ``step``: steps a killed attempt logged but never saved."""
+def _keep_until(metrics: Path, step: int) -> list[Record]:
+    """Drop the lines after ``step``: steps a killed attempt logged but never saved; return those that stay."""
     if not metrics.exists():
-        return
-    kept = []
-    for line in metrics.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step and step > 0:
-                kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError):
-            continue  # the last line of a killed run may be cut
+        return []
+    kept = [record for record in read_records(metrics) if record["step"] <= step and step > 0]
     temporary = metrics.with_suffix(f".tmp-{os.getpid()}")
-    temporary.write_text("".join(kept))
+    temporary.write_text("".join(json.dumps(record) + "\n" for record in kept))
     os.replace(temporary, metrics)
+    return kept
+
+
+def _within(numbers: Mapping[str, float], width: int) -> str:
+    """Losses and judgements for the progress bar, as many as fit: whole ones, in the order in which they came."""
+    text = ""
+    for name, value in numbers.items():
+        part = f"{name.split('/')[-1]} {value:.4g}"
+        if name.startswith(("train/", "val/")) and len(text) + 2 + len(part) <= width:
+            text += ("  " if text else "") + part
+    return text
+
+
+def _cost(numbers: Mapping[str, float]) -> dict[str, str]:
+    """Throughput and memory for the progress bar; what stands there stays if a record has neither."""
+    parts = [f"{value:.4g} {name.split('/')[1][:-6]}/s" for name, value in numbers.items() if name.endswith("_per_s")]
+    if "memory/peak_mb" in numbers:
+        parts.append(f"{numbers['memory/peak_mb'] / 1024:.1f} GiB")
+    return {"cost": "  ".join(parts)} if parts else {}
 
 
 def _start_wandb(run: Path, config: Mapping[str, Any], mode: WandbMode) -> Any:

@@ -45,6 +45,9 @@ class TrainingSettings:
     """Steps between lines of metrics.jsonl."""
     evaluate_every: int = 250
     """Steps between validations with sample pictures; the last step is always validated."""
+    samples: int = 4
+    """Validation clips shown in samples/ at every validation, always the same ones, sampled from the same seeds; 0
+    shows none."""
     checkpoint_every: int = 250
     """Steps between checkpoints; the last step always gets one."""
     resume: bool = False
@@ -63,6 +66,8 @@ class TrainingSettings:
                 f"accumulate {self.accumulate} does not divide batch_size {self.batch_size}, expected equal parts; "
                 f"use --accumulate {near}"
             )
+        if self.samples < 0:
+            raise ValueError(f"samples {self.samples}: expected 0 for none, or the number of clips to show")
         if self.warmup < 0 or not 0 <= self.decay_share <= 1 or not self.clip_norm > 0:
             raise ValueError(
                 f"warmup {self.warmup}, decay_share {self.decay_share}, clip_norm {self.clip_norm}: "
