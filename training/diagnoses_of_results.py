@@ -34,15 +34,15 @@ def weak_tokenizer(history: History) -> Diagnosis | None:
         return None
     stage = "val" if trains_it else "tokenizer"
     decibels, motion = (history.recent(f"{stage}/{name}", 1) for name in ("psnr", "motion_kept"))
-    blind = bool(motion) and motion[0] < LEAST_MOTION
-    if not blind and not (decibels and decibels[0] < LEAST_PSNR):
+    blurred = bool(decibels) and decibels[0] < LEAST_PSNR
+    if not blurred and not (motion and motion[0] < LEAST_MOTION):
         return None
-    shown = [f"are {decibels[0]:.1f} dB close to validation clips"] if decibels else []
+    shown = [f"reach {decibels[0]:.1f} dB on validation clips"] if decibels else []
     shown += [f"keep {max(0.0, motion[0]):.0%} of what moves in them"] if motion else []
-    missing = "small and fast things are missing" if blind else "they are blurred"
+    missing = "they are blurred" if blurred else "small and fast things are missing"
     remedy = (
-        f"raise {history.option('steps')}, take a finer {history.option('model.stride')} or a larger --preset, and look at "
-        "samples/"
+        f"raise {history.option('steps')}, take a finer {history.option('model.stride')} or a larger --preset, and "
+        "look at samples/"
         if trains_it
         else "train another one (tools/train_tokenizer.py): more --steps, a finer --model.stride or a larger --preset"
     )
@@ -65,7 +65,8 @@ def worse_than_copying(history: History) -> Diagnosis | None:
         history.step,
         f"continuations are {model:.2f} {measure.unit} the truth over {len(measure.model)} new frames, a copy of the "
         f"last prompt frame is {copy:.2f}: the GPT has not learnt how things move; train it longer "
-        f"({history.option('steps')}) or larger (--preset), or sample with less chance (--top-p 0.8, --temperature 0.9)",
+        f"({history.option('steps')}) or larger (--preset), or sample with less chance "
+        "(--top-p 0.8, --temperature 0.9)",
     )
 
 
@@ -84,8 +85,8 @@ def drift(history: History) -> Diagnosis | None:
         history.step,
         f"the drift horizon is {held} of {len(measure.model)} new frames: after that continuations are "
         f"{measure.model[held]:.2f} {measure.unit} the truth and no better than a copy of the last prompt frame "
-        f"({measure.copy[held]:.2f}); try --context-noise 0.2, train longer ({history.option('steps')}), or sample with "
-        "less chance (--top-p 0.8)",
+        f"({measure.copy[held]:.2f}); try --context-noise 0.2, train longer ({history.option('steps')}), or sample "
+        "with less chance (--top-p 0.8)",
     )
 
 

@@ -12,6 +12,8 @@ WINDOW = 5
 """Lines of the log over which a loss is averaged: single batches differ."""
 EXPLODED_ERROR, EXPLODED_BITS = 10.0, 1.5
 """Times the best so far. Batches of Atari clips differ by a factor of 5 in squared error."""
+DIVERGED, UNTRAINED = 1.5, 0.1
+"""Times the first lines, and squared error of values from 0 to 1 (10 dB), above which nothing is learnt."""
 SURELY_ZERO, PERHAPS_ZERO, LEAST_FALL = 1e-6, 1e-4, 0.1
 """Below the first rate nothing trains; below the second a loss that has not fallen by this share says so."""
 HIGH_RATE = 0.02
@@ -38,23 +40,25 @@ def not_finite(history: History) -> Diagnosis | None:
 
 
 def exploding(history: History) -> Diagnosis | None:
-    """A training loss that fell and then grew far above its best."""
+    """A training loss that fell and then grew far above its best, or that grew above the untrained model's."""
     errors = _errors(history)
-    if len(errors) < 2 * WINDOW:
+    blocks = [errors[begin : begin + WINDOW] for begin in range(0, len(errors) - WINDOW + 1, WINDOW)]
+    if len(blocks) < 2:
         return None
-    means = [mean([error for _, error in errors[end - WINDOW : end]]) for end in range(WINDOW, len(errors) + 1)]
-    best, now = min(means), means[-1]
-    bits = bool(history.series("train/bits_per_token"))
-    if now <= (EXPLODED_BITS if bits else EXPLODED_ERROR) * best or (bits and now < best + 0.5):
+    means = [mean([error for _, error in block]) for block in blocks]
+    worst = max(range(1, len(means)), key=lambda number: means[number] / min(means[:number]))
+    best, first, high = min(means[:worst]), means[0], means[worst]
+    if history.series("train/bits_per_token"):
+        grown, diverged = high > max(EXPLODED_BITS * best, best + 0.5), high > first + 0.5
+    else:
+        grown, diverged = high > EXPLODED_ERROR * best, high > max(DIVERGED * first, UNTRAINED)
+    if not grown and not diverged:
         return None
-    after = errors[means.index(best) + WINDOW - 1][0]
-    shown = f"{now:.3g} bits per token" if bits else f"{now:.3g}"
-    return Diagnosis(
-        "exploding loss",
-        history.step,
-        f"the training loss grew to {shown} over the last {WINDOW} lines, {now / best:.1f} times its best, which it "
-        f"had at step {after}: {_cause(history, history.step + 1)}; {AGAIN}",
-    )
+    name, shown = _shown(history, high)
+    step = blocks[worst][0][0]
+    found = f"{name} grew to {shown} from step {step} on, {high / best:.1f} times its best until then"
+    later = "" if means[-1] > high / 2 else ", and has fallen since"
+    return Diagnosis("exploding loss", step, f"{found}{later}: {_cause(history, step + 1)}; {AGAIN}")
 
 
 def rate_of_nothing(history: History) -> Diagnosis | None:
@@ -103,6 +107,15 @@ def _errors(history: History) -> list[tuple[int, float]]:
     if decibels := history.finite("train/psnr"):
         return [(step, 10 ** (-value / 10)) for step, value in decibels]
     return history.finite("train/bits_per_token", "train/loss")
+
+
+def _shown(history: History, error: float) -> tuple[str, str]:
+    """What :func:`_errors` are, and one of them with its unit."""
+    if history.series("train/psnr"):
+        return "the training error", f"{error:.2g} of full scale squared ({-10 * math.log10(error):.1f} dB)"
+    if history.series("train/bits_per_token"):
+        return "the training loss", f"{error:.3g} bits per token"
+    return "the training loss", f"{error:.3g}"
 
 
 def _cause(history: History, step: int) -> str:

@@ -70,8 +70,10 @@ class RunLog:
         for diagnosis in self._doctor.see({"step": step, **numbers, **words}):
             told = f"step {step}  doctor: {diagnosis.name}: {diagnosis.sentence}"
             self.console.print(told, style="bold yellow", markup=False, soft_wrap=True)
-        text = "  ".join(f"{name.split('/')[-1]} {value:.4g}" for name, value in numbers.items())
-        self._progress.update(self._task, completed=step, metrics=_within(numbers, 60), **_cost(numbers))
+        text = "  ".join(f"{name.split('/')[-1]} {value:.4g}" for name, value in numbers.items() if _worth_a_look(name))
+        self._progress.update(self._task, completed=step, metrics=_within(numbers, 60))
+        if cost := _cost(numbers):
+            self._progress.update(self._task, cost=cost)
         silent = not self.console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
         if important or silent:
             self._last_line = time.monotonic()
@@ -103,6 +105,11 @@ def _keep_until(metrics: Path, step: int) -> list[Record]:
     return kept
 
 
+def _worth_a_look(name: str) -> bool:
+    """Whether a metric is for a person's eyes; the doctor alone looks at the others."""
+    return name.startswith("data/exposures") or not name.startswith(("data/", "tokenizer/"))
+
+
 def _within(numbers: Mapping[str, float], width: int) -> str:
     """Losses and judgements for the progress bar, as many as fit: whole ones, in the order in which they came."""
     text = ""
@@ -113,12 +120,12 @@ def _within(numbers: Mapping[str, float], width: int) -> str:
     return text
 
 
-def _cost(numbers: Mapping[str, float]) -> dict[str, str]:
-    """Throughput and memory for the progress bar; what stands there stays if a record has neither."""
+def _cost(numbers: Mapping[str, float]) -> str:
+    """Throughput and memory for the progress bar, as far as a record has them."""
     parts = [f"{value:.4g} {name.split('/')[1][:-6]}/s" for name, value in numbers.items() if name.endswith("_per_s")]
     if "memory/peak_mb" in numbers:
         parts.append(f"{numbers['memory/peak_mb'] / 1024:.1f} GiB")
-    return {"cost": "  ".join(parts)} if parts else {}
+    return "  ".join(parts)
 
 
 def _start_wandb(run: Path, config: Mapping[str, Any], mode: WandbMode) -> Any:
