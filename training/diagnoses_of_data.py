@@ -20,6 +20,9 @@ RECENT = 10
 
 def value_range(history: History) -> Diagnosis | None:
     """Video that does not fill [-1, 1]: values of another scale, or frames that were written in one."""
+    for step, told in history.words("error"):
+        if "video values" in told:  # the model refused them
+            return Diagnosis("value range", step, told)
     lows, highs = ([value for _, value in history.finite(name)] for name in ("data/min", "data/max"))
     if len(lows) < LINES or len(highs) < LINES:
         return None

@@ -75,7 +75,7 @@ class RunLog:
         if cost := _cost(numbers):
             self._progress.update(self._task, cost=cost)
         silent = not self.console.is_terminal and time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES
-        if important or silent:
+        if text and (important or silent):
             self._last_line = time.monotonic()
             self.console.print(f"step {step}  {text}", highlight=False, soft_wrap=True)
 
