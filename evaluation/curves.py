@@ -43,7 +43,7 @@ class _Axis(NamedTuple):
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             steps = (1,) if len(powers) > 4 else (1, 3)
             return [tick for p in powers for s in steps if self.low <= (tick := s * 10.0**p) <= self.high]
-        step = _round_step((self.high - self.low) / 5)
+        step = _round_step((self.high - self.low) / 6)
         numbers = range(math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9) + 1)
         return [number * step for number in numbers]
 

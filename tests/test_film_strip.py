@@ -1,9 +1,22 @@
 """Pictures to look at: where each frame stands and how it is marked."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from tokenreel.evaluation.film_strip import BORDER, GROUND, NEW, PROMPT, TITLE_HEIGHT, film_strip, side_by_side
+from tokenreel.evaluation.film_strip import (
+    BORDER,
+    GROUND,
+    NEW,
+    PROMPT,
+    TITLE_HEIGHT,
+    film_strip,
+    read_film_strip,
+    side_by_side,
+    write_film_strip,
+)
 
 MARGIN = BORDER + 1
 H, W = 6, 40
@@ -71,3 +84,19 @@ def test_clips_side_by_side_are_one_video(scale: int) -> None:
                 framed = video[t, y : y + cell_h, x : x + cell_w]
                 assert (framed[MARGIN:-MARGIN, MARGIN:-MARGIN] == 100 * row + 50 * column + t).all()
                 assert border(framed) == {PROMPT if t < 1 else NEW}
+
+
+def test_a_written_strip_is_read_by_its_rows(tmp_path: Path) -> None:
+    path = tmp_path / "strip.png"
+    rows = [("model", clip(3)), ("truth", clip(3, first=100))]
+    write_film_strip(path, rows, prompt_frames=2)
+    assert (np.asarray(Image.open(path)) == film_strip(rows, prompt_frames=2)).all()
+    read = read_film_strip(path)
+    assert [title for title, _ in read] == ["model", "truth"]
+    for (_, strip), first in zip(read, (0, 100), strict=True):
+        assert strip.shape == (CELL_H, 3 * CELL_W, 3)
+        assert (strip[MARGIN:-MARGIN, MARGIN : CELL_W - MARGIN] == first).all()
+    assert list(tmp_path.iterdir()) == [path]
+    Image.new("RGB", (4, 5)).save(path)
+    ((title, whole),) = read_film_strip(path)
+    assert title == "" and whole.shape == (5, 4, 3)
