@@ -2,9 +2,11 @@
 
 import base64
 import io
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -67,6 +69,37 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]], marked: Sequence[
         mark = ' class="differs"' if number in marked else ""
         lines.append(f"<tr{mark}>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>")
     return f"<table><tr>{top}</tr>{''.join(lines)}</table>"
+
+
+def compared_table(head: str, columns: Sequence[str], facts: Sequence[Mapping[str, str]]) -> str:
+    """Facts by name in columns beside one another, those that differ marked; nothing if there are none.
+
+    Args:
+        head: What the facts are.
+        columns: Whose they are.
+        facts: Of each column, texts by name.
+    """
+    names = list(dict.fromkeys(name for known in facts for name in known))
+    rows = [[name, *(known.get(name, "") for known in facts)] for name in names]
+    marked = [number for number, row in enumerate(rows) if len(set(row[1:])) > 1]
+    return table([head, *columns], rows, marked) if rows else ""
+
+
+def flat_facts(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Nested facts as texts by dotted names: ``{"model": {"depth": 4}}`` is ``{"model.depth": "4"}``."""
+    flat: dict[str, str] = {}
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            flat |= flat_facts(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            flat[prefix + name] = " ".join(map(_text, value))
+        else:
+            flat[prefix + name] = _text(value)
+    return flat
+
+
+def _text(value: Any) -> str:
+    return f"{value:.5g}" if isinstance(value, float) and math.isfinite(value) else str(value)
 
 
 def picture(pixels: np.ndarray, alt: str) -> str:

@@ -12,7 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
-TOOLS = ("make_world", "train_tokenizer", "tokenize_dataset", "train_gpt", "sample", "evaluate", "compare_tokenizers")
+TOOLS = (
+    *("make_world", "train_tokenizer", "tokenize_dataset", "train_gpt", "sample", "evaluate", "compare_tokenizers"),
+    *("doctor", "report"),
+)
 
 
 def commands(text: str) -> list[str]:

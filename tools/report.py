@@ -6,13 +6,12 @@
 Works on runs that go on, too. Settings in which runs differ are marked.
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from html import escape
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from tyro.conf import Positional
@@ -20,7 +19,7 @@ from tyro.conf import Positional
 from tokenreel.datasets.atomic_file import atomic_file
 from tokenreel.evaluation.curves import Curve, svg_curves
 from tokenreel.evaluation.film_strip import read_film_strip
-from tokenreel.evaluation.page import page, picture, section, table, video
+from tokenreel.evaluation.page import compared_table, flat_facts, page, picture, section, table, video
 from tokenreel.training.command_line import run_tool
 from tokenreel.training.diagnosis import Diagnosis, History
 from tokenreel.training.doctor import diagnose
@@ -32,6 +31,7 @@ SHOWN_CLIPS, SHOWN_TIMES = 2, 6
 TITLES = {
     "psnr": "PSNR (dB)",
     "motion_kept": "share of the movement that reconstructions keep",
+    "perplexity": "perplexity of the codes of validation clips",
     "bits_per_token": "bits per token",
     "bits_per_pixel": "bits per pixel",
     "codebook/perplexity": "perplexity of the codes in use",
@@ -42,9 +42,14 @@ TITLES = {
     "memory/peak_mb": "peak memory (MiB)",
     "data/exposures_per_clip": "times each clip was drawn",
     "data/exposures_per_video": "clips drawn from each video",
+    "data/min": "smallest value of a pixel in a batch",
+    "data/max": "largest value of a pixel in a batch",
+    "data/duplicate_videos_share": "share of videos that are copies of others",
     "data/static_share": "share of clips in which nothing moves",
     "data/repeated_share": "share of clips twice in a batch",
 }
+FLOORS = {"val/motion_kept": -1.0}
+"""Untrained tokenizers move wildly; drawn as they are, such values would flatten the rest of the curve."""
 FIGURES = ("val/psnr", "val/motion_kept", "val/bits_per_token", "val/bits_per_pixel", "data/exposures_per_video")
 LESS_IS_BETTER = ("val/bits_per_token", "val/bits_per_pixel")
 
@@ -92,9 +97,9 @@ def render(shown: Sequence[Shown]) -> str:
     names = " and ".join(run.name for run in shown)
     keys = "".join(f'<span class="key" style="color:{run.color}"></span>{escape(run.name)}' for run in shown)
     keys += '<span class="key dashed"></span>dashed: validation'
-    facts = [_flat(run.run.config) for run in shown]
-    origins = [_flat(run.run.provenance) for run in shown]
-    judged = [_flat(run.run.evaluation) for run in shown]
+    facts = [flat_facts(run.run.config) for run in shown]
+    origins = [flat_facts(run.run.provenance) for run in shown]
+    judged = [flat_facts(run.run.evaluation) for run in shown]
     columns = [run.name for run in shown]
     return page(
         f"tokenreel: {names}",
@@ -103,11 +108,11 @@ def render(shown: Sequence[Shown]) -> str:
             f'<p class="faint">written {datetime.now().isoformat(" ", "minutes")}</p>',
             section("Where it stands", _standing(shown)),
             section("What the doctor says", *map(_told, shown)),
-            section("Curves", f"<p>{keys}</p>", f'<div class="grid-of">{"".join(_cards(shown))}</div>'),
+            section("Curves", f"<p>{keys}</p>", *_curves(shown)),
             *(section(f"Samples of {run.name} over time", *_samples(run.run.folder)) for run in shown),
-            section("What tools/evaluate.py found", _compared("figure", columns, judged)),
-            section("Settings", _compared("setting", columns, facts)),
-            section("Origin of the model", _compared("fact", columns, origins)),
+            section("What tools/evaluate.py found", compared_table("figure", columns, judged)),
+            section("Settings", compared_table("setting", columns, facts)),
+            section("Origin of the model", compared_table("fact", columns, origins)),
         ],
     )
 
@@ -141,21 +146,34 @@ def _told(run: Shown) -> str:
     return f"<h3>{escape(run.name)}</h3>" + ("".join(told) or "<p>nothing is wrong that the log shows</p>")
 
 
-def _cards(shown: Sequence[Shown]) -> Iterator[str]:
-    """A plot of each metric; training and validation of one quantity share theirs."""
+def _curves(shown: Sequence[Shown]) -> Iterator[str]:
+    """A plot of each metric that changes; training and validation of one quantity share theirs."""
     names = dict.fromkeys(name for run in shown for name in run.history.names() if not name.startswith("tokenizer/"))
     plots: dict[str, list[str]] = {}
     for name in sorted(names, key=lambda name: not name.startswith(("train/", "val/"))):  # results first
         plots.setdefault(_quantity(name), []).append(name)
+    cards, constant = [], []
     for title, group in plots.items():
         curves = [
-            Curve(f"{run.name}, {name}", points, run.color, dashed=name.startswith("val/"))
+            Curve(
+                f"{run.name}, {name}", [(x, max(y, FLOORS.get(name, y))) for x, y in points], run.color, _judges(name)
+            )
             for name in group
             for run in shown
             if (points := run.history.finite(name))
         ]
-        if curves:
-            yield f'<div class="card"><h3>{escape(title)}</h3>{svg_curves(curves)}</div>'
+        values = {y for curve in curves for _, y in curve.points}
+        if len(values) > 1:
+            cards.append(f'<div class="card"><h3>{escape(title)}</h3>{svg_curves(curves)}</div>')
+        elif values:
+            constant.append(f"{title} {values.pop():.4g}")
+    yield f'<div class="grid-of">{"".join(cards)}</div>'
+    if constant:
+        yield f'<p class="faint">always the same: {escape("; ".join(constant))}</p>'
+
+
+def _judges(name: str) -> bool:
+    return name.startswith("val/")
 
 
 def _quantity(name: str) -> str:
@@ -195,31 +213,6 @@ def _rows(read: list[tuple[str, list[tuple[str, np.ndarray]]]]) -> Iterator[str]
         for step, strip in titled:
             yield f"<tr><td>{step}</td><td>{picture(strip[2 * clip + 1][1], step)}</td></tr>"
         yield "<tr><td>&nbsp;</td></tr>"
-
-
-def _compared(head: str, columns: Sequence[str], facts: Sequence[Mapping[str, str]]) -> str:
-    """Facts of each run beside one another, those that differ marked; nothing if there are none."""
-    names = list(dict.fromkeys(name for known in facts for name in known))
-    rows = [[name, *(known.get(name, "") for known in facts)] for name in names]
-    marked = [number for number, row in enumerate(rows) if len(set(row[1:])) > 1]
-    return table([head, *columns], rows, marked) if rows else ""
-
-
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Nested facts by dotted names, as texts."""
-    flat: dict[str, str] = {}
-    for name, value in facts.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{name}.")
-        elif isinstance(value, list):
-            flat[prefix + name] = " ".join(map(_text, value))
-        else:
-            flat[prefix + name] = _text(value)
-    return flat
-
-
-def _text(value: Any) -> str:
-    return f"{value:.5g}" if isinstance(value, float) and math.isfinite(value) else str(value)
 
 
 def main(argv: list[str] | None = None) -> None:
