@@ -16,7 +16,8 @@ from torch import nn
 from tokenreel.training import hardware
 from tokenreel.training.command_line import parse, run_tool
 from tokenreel.training.hardware import WORTH_COMPILING, compiles, peak_memory_mb, pick_device, pick_precision
-from tokenreel.training.run_log import RunLog
+from tokenreel.training.loop import _Meter
+from tokenreel.training.run_log import RunLog, _cost, _within
 from tokenreel.training.settings import TrainingSettings
 
 
@@ -69,6 +70,69 @@ def test_wandb_is_offline_for_who_is_not_logged_in_and_resumes_its_run(
     assert len(list((run / "wandb").glob(f"offline-run-*-{identity}*"))) == 2
     assert len(list((run / "wandb").rglob("media/images/samples/*.png"))) == 2
     assert capfd.readouterr().err == ""
+
+
+def test_the_progress_bar_shows_results_and_costs() -> None:
+    numbers = {"data/min": -1.0, "train/loss": 0.5, "train/psnr": 31.25, "speed/clips_per_s": 52.3, "optim/lr": 0.003}
+    assert _within(numbers, 60) == "loss 0.5  psnr 31.25"
+    assert _within(numbers, 10) == "loss 0.5", "whole ones or none"
+    assert _cost({**numbers, "memory/peak_mb": 1536.0}) == "52.3 clips/s  1.5 GiB"
+    assert _cost({"val/psnr": 30.0}) == ""
+
+
+# waiting for data
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time in seconds, set by hand."""
+    now = [0.0]
+    monkeypatch.setattr("tokenreel.training.loop.time.perf_counter", lambda: now[0])
+    return now
+
+
+def test_on_a_cpu_the_time_of_a_batch_is_time_waited(clock: list[float]) -> None:
+    meter = _Meter(4, torch.device("cpu"))
+    for _ in range(2):
+        with meter.waiting():
+            clock[0] += 1.0
+        clock[0] += 3.0
+        with meter.paused():
+            clock[0] += 100.0
+    assert meter.take(6) == (2, 8.0, 0.25)
+    clock[0] += 1.0
+    assert meter.take(7) == (1, 1.0, 0.0)
+
+
+def test_on_a_gpu_only_the_time_without_work_is_time_waited(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    busy_until = [0.0]
+
+    class Event:
+        """As CUDA's: passed when all that was queued before it is done."""
+
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.passed = max(clock[0], busy_until[0])
+
+        def elapsed_time(self, other: "Event") -> float:
+            return 1000 * (other.passed - self.passed)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    shares = []
+    for work in (5.0, 0.5):  # seconds of the GPU per step; a batch takes one
+        meter = _Meter(0, torch.device("cuda"))
+        for _ in range(3):
+            with meter.waiting():
+                clock[0] += 1.0
+            busy_until[0] = max(clock[0], busy_until[0]) + work
+        clock[0] = busy_until[0]  # the loss is read
+        shares.append(meter.take(3)[2])
+    assert shares[0] == pytest.approx(1 / 16), "but for the first batch the GPU had work all the time"
+    assert shares[1] == pytest.approx((1 + 2 * 0.5) / 3.5), "it waits for half a second of each later batch"
 
 
 # hardware
