@@ -207,7 +207,8 @@ def _rows(read: list[tuple[str, list[tuple[str, np.ndarray]]]]) -> Iterator[str]
     for step, strip in read:
         if not strip[0][0]:
             yield f"<tr><td>{step}</td><td>{picture(strip[0][1], step)}</td></tr>"
-    for clip in range(min(SHOWN_CLIPS, *(len(strip) // 2 for _, strip in titled)) if titled else 0):
+    clips = min((len(strip) // 2 for _, strip in titled), default=0)
+    for clip in np.unique(np.linspace(0, clips - 1, SHOWN_CLIPS).round().astype(int)) if clips else ():
         title, truth = titled[-1][1][2 * clip]
         yield f"<tr><td>{escape(title)}</td><td>{picture(truth, title)}</td></tr>"
         for step, strip in titled:

@@ -153,12 +153,12 @@ class TokenizerStage:
 
     def _show(self, frames: np.ndarray, step: int, folder: Path) -> list[Path]:
         picture, video = folder / f"reconstruction_{step:06d}.png", folder / f"reconstruction_{step:06d}.mp4"
-        shown = min(self.config.samples, len(frames))
-        if not shown:
+        if not self.config.samples:
             return []
-        strips = [row for i in range(shown) for row in ((f"video {i}", self.truth[i]), ("reconstructed", frames[i]))]
+        shown = np.linspace(0, len(frames) - 1, min(self.config.samples, len(frames))).round().astype(int)
+        strips = [row for i in shown for row in ((f"video {i}", self.truth[i]), ("reconstructed", frames[i]))]
         write_film_strip(picture, strips)
-        rows = [("video", self.truth[:shown]), ("reconstructed", frames[:shown])]
+        rows = [("video", self.truth[shown]), ("reconstructed", frames[shown])]
         write_video(video, side_by_side(rows, scale=2), self.config.fps or 10.0)
         return [picture, video]
 
