@@ -138,6 +138,28 @@ def test_a_gradient_that_grew_before_the_numbers_went() -> None:
     assert "lower --lr (now 0.003) or raise --warmup (now 50)" in found.sentence
 
 
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            "--accumulate (now 1), or lower --batch-size (now 3)",
+        ),
+        (ValueError("the shards are gone"), "the training stopped at step 3: the shards are gone"),
+    ],
+)
+def test_what_else_ends_a_run(error: Exception, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def observe(self: Any, output: Any) -> None:
+        self.steps = getattr(self, "steps", 0) + 1
+        if self.steps == 3:
+            raise error
+
+    monkeypatch.setattr(train_tokenizer.TokenizerStage, "observe", observe)
+    with pytest.raises((SystemExit, type(error))):
+        call(f"{TOKENIZER} --data world --run {tmp_path}/run --steps 5")
+    assert sentence in told(tmp_path / "run")["stopped"]
+
+
 def test_slow_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right, now, slept = ClipWindows.batch, time.perf_counter, [0.0]
 

@@ -130,6 +130,10 @@ def test_records_of_a_run(tmp_path: Path) -> None:
     beside.parent.mkdir()
     beside.write_text(json.dumps({"model": "somewhere/run", "bits_per_token": 1.0}))
     assert RunRecords.open(run).evaluation["bits_per_token"] == 1.0
+    beside.write_text(json.dumps({"model": "somewhere/run/model", "bits_per_token": 2.0}))
+    assert RunRecords.open(run).evaluation["bits_per_token"] == 2.0
+    beside.write_text(json.dumps({"model": "somewhere/other/model"}))
+    assert RunRecords.open(run).evaluation == {}
     beside.write_text("{")
     with pytest.raises(ValueError, match=r"evaluation\.json is not JSON"):
         RunRecords.open(run)

@@ -54,7 +54,7 @@ def static_clips(history: History) -> Diagnosis | None:
         history.step,
         f"nothing moves in {mean(shares):.0%} of the training clips (data/static_share), so there is little to learn "
         "about time: leave still videos out of --data (clips.jsonl flags them static), or make clips cover more time "
-        f"with a lower --fps or a larger {history.option('clip_frames')} of the tokenizer",
+        f"with a lower --fps or a larger {history.option('clip_frames')} of the tokenizer{_or_tokens(history)}",
     )
 
 
@@ -71,7 +71,7 @@ def repeated_clips(history: History) -> Diagnosis | None:
         "repeated data",
         history.step,
         f"{found}, so training sees less than it seems: remove copies from --data (clips.jsonl flags them "
-        f"duplicate_of), add videos, or lower {history.option('batch_size')}",
+        f"duplicate_of), add videos, or lower {history.option('batch_size')}{_or_tokens(history)}",
     )
 
 
@@ -131,6 +131,13 @@ def _trained(history: History, name: str, step: int) -> float | None:
     """The mean of a training metric over the last lines up to a step."""
     values = [value for at, value in history.finite(name) if at <= step][-RECENT:]
     return mean(values) if values else None
+
+
+def _or_tokens(history: History) -> str:
+    """Clips may look alike to a GPT because of what its tokenizer leaves out."""
+    if not history.series("train/bits_per_token"):
+        return ""
+    return "; or their tokenizer does not hold what moves: see what tools/doctor.py says of its run"
 
 
 def _exposures(history: History) -> str:

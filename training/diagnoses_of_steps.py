@@ -39,6 +39,19 @@ def not_finite(history: History) -> Diagnosis | None:
     )
 
 
+def stopped(history: History) -> Diagnosis | None:
+    """An error that ended the run and is none of those that other diagnoses explain."""
+    for step, told in history.words("error"):
+        if "out of memory" in told.lower():
+            remedy = (
+                f"raise {history.option('accumulate')}, or lower {history.option('batch_size')} or the model's size"
+            )
+            return Diagnosis("stopped", step, f"memory ran out at step {step}: {remedy} ({told[:120]})")
+        if not any(explained in told for explained in ("finite", "video values")):
+            return Diagnosis("stopped", step, f"the training stopped at step {step}: {told}")
+    return None
+
+
 def exploding(history: History) -> Diagnosis | None:
     """A training loss that fell and then grew far above its best, or that grew above the untrained model's."""
     errors = _errors(history)

@@ -12,12 +12,13 @@ from typing import Any
 
 from tokenreel.training.diagnoses_of_data import overfitting, repeated_clips, static_clips, value_range
 from tokenreel.training.diagnoses_of_results import codebook_collapse, drift, weak_tokenizer, worse_than_copying
-from tokenreel.training.diagnoses_of_steps import exploding, not_finite, rate_of_nothing, waiting_for_data
+from tokenreel.training.diagnoses_of_steps import exploding, not_finite, rate_of_nothing, stopped, waiting_for_data
 from tokenreel.training.diagnosis import Diagnosis, History
 from tokenreel.training.run_records import Record
 
 DIAGNOSES: tuple[Callable[[History], Diagnosis | None], ...] = (
     not_finite,
+    stopped,
     exploding,
     rate_of_nothing,
     value_range,

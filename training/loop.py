@@ -123,7 +123,7 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
                         stage.export(settings.run / "model", done)
                     # Last, so that a run killed before it takes up and repeats all that belongs to this step.
                     save_checkpoint(settings.run, done, stage.model, optimizer, average, ready.retreat, schedule)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         log.log(done, {"error": str(error)})  # in the log too, for whoever looks at the run afterwards
         raise
     finally:

@@ -69,7 +69,8 @@ def _evaluation_beside(folder: Path) -> Mapping[str, Any]:
     places = (folder, folder / "evaluation", folder.parent / "evaluation")
     for path in (place / "evaluation.json" for place in places):
         found = _json(path)
-        if found and Path(found.get("model", "")).name in (folder.name, "model"):
+        model = Path(found.get("model", ""))  # a run folder, or model/ in one
+        if found and folder.resolve().name == (model.parent if model.name == "model" else model).name:
             return found
     return {}
 
