@@ -279,6 +279,7 @@ def test_a_weak_tokenizer_is_named_at_its_end_and_to_its_gpt(tmp_path: Path, cap
     assert not diagnose(History(half, {"steps": 20})), "a tokenizer in training is not yet weak"
     call(f"{GPT} --run {tmp_path}/run --steps 3")
     assert "train another one (tools/train_tokenizer.py)" in told(tmp_path / "run")["weak tokenizer"]
+    assert not [*Path("tok/samples").iterdir(), *(tmp_path / "run" / "samples").iterdir()], "--samples 0"
     with pytest.raises(SystemExit) as end:
         call(f"doctor {tmp_path}/run")
     assert end.value.code == 1 and "WEAK TOKENIZER" in capfd.readouterr().out

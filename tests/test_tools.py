@@ -81,7 +81,9 @@ def test_a_run_folder_holds_what_the_design_says(run: str) -> None:
     made = json.loads(Path(run, "model", "provenance.json").read_text())
     assert made["step"] == 8 and made["versions"]["torch"] and made["data"]["clip_store"].startswith("clips/world-")
     assert made["exposures_per_video"] == pytest.approx(8 * 3 / 6)
-    assert len(list(Path(run, "samples").iterdir())) >= 2
+    shown = {"tok": "reconstruction", "gpt": "continuation"}[run]
+    expected = {f"{shown}_{step:06d}.{kind}" for step in (4, 8) for kind in ("png", "mp4")}
+    assert {path.name for path in Path(run, "samples").iterdir()} == expected
     assert not Path(run, "wandb").exists() and not list(Path().rglob("*tmp*"))
 
 
@@ -91,9 +93,12 @@ def test_metrics_have_the_names_that_are_asked_for() -> None:
     both = {"optim/lr", "optim/grad_norm", "speed/data_wait_share", "memory/peak_mb"}
     assert both | {"train/loss", "train/l2", "train/psnr"} <= names["tok"]
     assert {"codebook/perplexity", "codebook/dead_codes", "speed/clips_per_s"} <= names["tok"]
-    assert {"val/psnr", "val/perplexity"} <= lasts["tok"]
+    assert {"data/min", "data/max", "data/static_share", "data/repeated_share"} <= names["tok"]
+    assert {"val/psnr", "val/motion_kept", "val/perplexity", "data/exposures_per_video"} <= lasts["tok"]
     assert both | {"train/bits_per_token", "speed/tokens_per_s"} <= names["gpt"]
     assert {"val/bits_per_token", "val/bits_per_pixel", "data/exposures_per_video"} <= lasts["gpt"]
+    assert {"data/static_share", "data/repeated_share"} <= names["gpt"]
+    assert {"tokenizer/psnr", "tokenizer/motion_kept"} <= lasts["gpt"], "as the tokenizer's last validation found"
 
 
 def test_an_alarm_about_the_codebook_is_said_and_logged(
@@ -349,7 +354,8 @@ def test_evaluation_reports_every_figure(tmp_path: Path, capsys: pytest.CaptureF
     assert result["sampling_tokens_per_s"] > 0
     assert all(0 < megabytes < 4096 for megabytes in result["peak_memory_mb"].values())
     errors = result["position_error_px"]
-    assert errors.keys() == {"model", "tokenizer_alone", "copy_last_frame"}
+    assert errors.keys() == result["psnr_db"].keys() == {"model", "tokenizer_alone", "copy_last_frame"}
+    assert result["model"] == "gpt" and all(len(values) == 12 for values in result["psnr_db"].values())
     assert all(len(values) == 12 for values in errors.values())
     sidecars = [json.loads(path.read_text()) for path in sorted(Path("world/val").glob("*.json"))]
     places = [np.array(sidecar["states"]["positions"]) for sidecar in sidecars]

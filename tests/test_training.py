@@ -194,6 +194,7 @@ def test_only_long_runs_of_models_that_gain_are_compiled(monkeypatch: pytest.Mon
         ({"steps": 0}, "steps 0: expected at least 1"),
         ({"batch_size": -1}, "batch_size -1"),
         ({"checkpoint_every": 0}, "checkpoint_every 0"),
+        ({"samples": -1}, "samples -1: expected 0 for none"),
         ({"lr": 0.0}, "lr 0.0: expected a learning rate"),
         ({"ema_decay": 1.0}, "ema_decay 1.0"),
         ({"accumulate": 0}, "accumulate 0: expected at least 1"),
