@@ -74,6 +74,8 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     frame, token = (VideoModel.from_pretrained(path) for path in (arguments.frame_model, arguments.token_model))
+    if frame.gpt.config.tokenizer != token.gpt.config.tokenizer:
+        parser.error("the two models have different tokenizers; train both on the same token shards")
     given = token.tokenizer.config.stride[0]
     truth, states = fresh_clips(arguments.clips, token.frame_size[0], token.window)
     limit = mean(judge(list(through_tokenizer(token, truth)), states), given)

@@ -106,15 +106,13 @@ class VideoModel:
             ValueError: If not; it names lengths that would do.
         """
         step = self.tokenizer.config.stride[0]
-        if last_frames:
-            self._check_infilling(prompt_frames, num_frames, last_frames)
         if prompt_frames > self.window:
             raise ValueError(
                 f"prompt_frames {prompt_frames} exceed the window of {self.window} frames this model was trained on; "
                 "give the last of them"
             )
-        least_frames = {"prompt_frames": 0, "num_frames": step, "last_frames": 0}
-        for (name, least), value in zip(least_frames.items(), (prompt_frames, num_frames, last_frames), strict=True):
+        least_frames = {"prompt_frames": 0, "last_frames": 0, "num_frames": step}
+        for (name, least), value in zip(least_frames.items(), (prompt_frames, last_frames, num_frames), strict=True):
             if value is not None and value < least:
                 raise ValueError(f"{name} {value}: expected {least} or more, in steps of {step}")
             if value is not None and value % step:
@@ -122,6 +120,8 @@ class VideoModel:
                 raise ValueError(
                     f"{name} {value} is not a multiple of the temporal stride {step}; use {below} or {below + step}"
                 )
+        if last_frames:
+            self._check_infilling(prompt_frames, num_frames, last_frames)
 
     def _check_infilling(self, prompt_frames: int, num_frames: int | None, last_frames: int) -> None:
         if not self.gpt.config.infilling:
@@ -134,7 +134,7 @@ class VideoModel:
         if prompt_frames + num_frames + last_frames > self.window:
             raise ValueError(
                 f"{prompt_frames} prompt frames, {num_frames} new and {last_frames} last ones exceed the window of "
-                f"{self.window} frames this model was trained on; make fewer"
+                f"{self.window} frames this model was trained on; give or make fewer"
             )
 
     def continue_frames(
@@ -252,11 +252,11 @@ class VideoModel:
         First of the prompts, then of each latent frame, then of the last frames. What does not fit is refused at once,
         not with the first frame.
         """
-        last_frames = 0 if last is None else last.shape[1]
         self._check_frames("prompt", prompt)
-        self.check_lengths(prompt.shape[1], num_frames, last_frames)
-        if last_frames and last is not None:
+        if last is not None:
             self._check_frames("last", last, len(prompt))
+        last_frames = 0 if last is None else last.shape[1]
+        self.check_lengths(prompt.shape[1], num_frames, last_frames)
         if conditions is not None and len(conditions) != len(prompt):
             raise ValueError(f"got conditions of {len(conditions)} clips for {len(prompt)} prompts, expected one each")
         (B, P), step = prompt.shape[:2], self.tokenizer.config.stride[0]

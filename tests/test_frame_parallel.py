@@ -1,6 +1,7 @@
 """Whole latent frames at a time: who sees whom, what is learned, how it is sampled."""
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -116,7 +117,7 @@ def test_every_pass_of_the_sampler_equals_the_full_forward(
 
 
 def test_every_number_of_hidden_indices_is_as_likely_and_each_frame_counts_alike() -> None:
-    hidden = hide_indices(2000, 3, FRAME, torch.device("cpu"), training=True)
+    hidden = hide_indices(torch.zeros(2000, *GRID, dtype=torch.int64), training=True)
     number = hidden.where.view(-1, FRAME).sum(dim=1)
     counts = torch.bincount(number, minlength=FRAME + 1)
     assert counts[0] == 0 and ((counts[1:] - 1000).abs() < 150).all()
@@ -132,6 +133,15 @@ def test_validation_hides_the_same_every_time_and_training_does_not() -> None:
         assert gpt(indices).losses.shape == (4, ALL)
         gpt.train()
         assert gpt(indices).loss != gpt(indices).loss
+
+
+def test_validation_does_not_hang_on_how_many_clips_are_judged_at_once() -> None:
+    clips = torch.randint(K, (64, 3, 4, 4))
+    for batch in (2, 8, 16, 64):
+        shares = [hide_indices(part, training=False).where.float().mean() for part in clips.split(batch)]
+        assert torch.stack(shares).mean() == pytest.approx(17 / 32, abs=0.02)
+        masks = [hide_indices(part, training=False).where for part in clips.split(batch)]
+        assert len(masks) == 1 or not torch.equal(masks[0], masks[1]), "the same places in every batch"
 
 
 def trained_on(picture: Any) -> VideoGPT:
@@ -169,6 +179,30 @@ def test_clips_depend_on_their_own_seed_alone_and_go_on_beyond_the_window() -> N
     for row in range(3):
         assert torch.equal(sample_indices(gpt, prompt[[row]], 6, settings, [5 + row])[0], together[row])
     assert not torch.equal(sample_indices(gpt, prompt, 6, settings, [8, 9, 10]), together)
+
+
+def test_temperature_0_leaves_nothing_to_chance() -> None:
+    gpt, prompt = random_gpt(), torch.randint(K, (2, 1, 2, 3))
+    settings = SamplingSettings(temperature=0, passes=4)
+    assert torch.equal(
+        sample_indices(gpt, prompt, 2, settings, [0, 1]), sample_indices(gpt, prompt, 2, settings, [7, 8])
+    )
+
+
+def test_every_pass_keeps_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpt, hidden = random_gpt((3, 4, 4)), []
+    run = FrameWindow._frame_states
+
+    def noted(self: FrameWindow, begin: int, shown: torch.Tensor, told: Any) -> torch.Tensor:
+        hidden.append(int((shown == K).sum()))
+        return run(self, begin, shown, told)
+
+    monkeypatch.setattr(FrameWindow, "_frame_states", noted)
+    for passes in (1, 3, 15, 16, 99):
+        hidden.clear()
+        sample_indices(gpt, torch.zeros(1, 0, 4, 4, dtype=torch.int64), 1, SamplingSettings(passes=passes), [0])
+        assert hidden[0] == 16 and hidden[-1] == 0 and len(hidden) == min(passes, 16) + 1
+        assert all(later < earlier for earlier, later in pairwise(hidden))
 
 
 def test_settings_that_do_not_go_together() -> None:

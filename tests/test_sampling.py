@@ -316,6 +316,25 @@ def test_what_lies_between_is_drawn_from_the_full_forward_in_that_order(
     assert not torch.equal(torch.stack(list(other), dim=1), made), "the last frames are not looked at"
 
 
+def test_actions_of_the_whole_clip_are_looked_at_and_those_behind_it_are_not() -> None:
+    known = ConditionConfig(action_names=("left", "right"), frames_per_latent=2)
+    gpt = VideoGPT(GPTConfig(K, (4, 2, 2), GPTSize(dim=64, depth=2), conditions=known, infilling=0.5)).eval()
+    for parameter in gpt.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    prompt, actions = torch.randint(K, (1, 1, 2, 2)), torch.randint(1, 3, (1, 6, 2))
+
+    def between(told: torch.Tensor) -> torch.Tensor:
+        settings = SamplingSettings(temperature=0)
+        frames = sample_latent_frames(gpt, prompt, 2, settings, [0], Conditions(actions=told), last=prompt)
+        return torch.stack(list(frames), dim=1)
+
+    made, changed = between(actions), actions.clone()
+    changed[:, 4:] = 3 - changed[:, 4:]
+    assert torch.equal(between(changed), made)
+    changed[:, 3] = 3 - changed[:, 3]
+    assert not torch.equal(between(changed), made), "what led to the last frames tells of those between"
+
+
 def test_infilling_is_learned() -> None:
     """Clips whose middle is half of their first and half of their last frame: both must be looked at."""
     config = GPTConfig(8, (3, 1, 2), GPTSize(dim=64, depth=2), infilling=1.0)

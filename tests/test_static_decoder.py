@@ -62,8 +62,13 @@ def test_several_tokens_at_once_and_others_in_their_place_equal_the_full_forward
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("packs", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_sequences_of_different_lengths_equal_the_full_forward(dtype: torch.dtype) -> None:
+def test_sequences_of_different_lengths_equal_the_full_forward(
+    dtype: torch.dtype, packs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not packs:  # as on a GPU, or a processor without such products
+        monkeypatch.setattr("tokenreel.transformer.products._packs", lambda dtype: False)
     gpt = random_gpt(depth=2)
     tokens = torch.randn(3, 15, 128)
     full = gpt.backbone(tokens, gpt.query_angles[:15], gpt.key_angles[:15])

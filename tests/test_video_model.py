@@ -84,6 +84,8 @@ def test_what_lies_between_is_filled_in(model: VideoModel) -> None:
             model.check_lengths(*values)
     with pytest.raises(ValueError, match=r"last is uint8 \(1, 4, 16, 24, 3\), expected uint8 \(2, L, 16, 24, 3\)"):
         model.continue_frames(clips[:, :4], 4, last=clips[:1, 8:12])
+    with pytest.raises(ValueError, match=r"last is uint8 \(4, 16, 24, 3\), expected uint8 \(2, L, 16, 24, 3\)"):
+        model.continue_frames(clips[:, :4], 4, last=clips[0, 8:12])
     with pytest.raises(ValueError, match="of a clip without end"):
         model.stream_frames(clips[:, :4], last=clips[:, 8:12])
 

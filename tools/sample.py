@@ -10,7 +10,8 @@
 
 Each clip is written on its own, and all of them into one comparison: prompt and continuation beside what
 really happened, given frames bordered green, new ones orange (grid.mp4 or the chosen format, grid.png; of
-clips longer than the window every second frame, or third, ... of the clip alone).
+clips longer than the window every second frame, or third, ... of the clip alone; last frames are bordered
+green where all clips have them at the same place).
 """
 
 from collections.abc import Iterator
@@ -79,7 +80,7 @@ class Config(SamplingSettings):
     seed: int = 0
     """Sample i uses seed + i, and is the same whatever else is sampled."""
     keep_prompt: bool = False
-    """Show the prompt's own frames instead of what the tokenizer makes of them."""
+    """Show the given frames themselves instead of what the tokenizer makes of them."""
     format: Literal["mp4", "webm", "gif", "avi"] = "mp4"
     """File format of the clips."""
     out: Path = Path("runs/samples")
@@ -140,7 +141,8 @@ def _requests(config: Config) -> list[Request]:
 def _new_frames(request: Request, config: Config, model: VideoModel) -> int:
     """Frames asked for, or as many as the actions, or else the window, allow."""
     step = model.tokenizer.config.stride[0]
-    num_frames = request.frames or max(step, model.window - config.given_frames - config.last_frames)
+    left = (model.window - config.given_frames - config.last_frames) // step * step
+    num_frames = request.frames or max(step, left)
     if not request.frames and request.actions is not None:
         num_frames = max(step, len(request.actions) // step * step)
     model.check_lengths(config.given_frames, num_frames, config.last_frames)
@@ -180,8 +182,9 @@ def _continued(
         end = truth[rows, given + length : given + length + last] if last else None
         stream = model.stream_frames(prompts[rows], length, settings, seeds, [said[i] for i in rows], last=end)
         paths = [_path(config, i, requests[i]) for i in rows]
-        kept = prompts[rows] if config.keep_prompt and given else None
-        made |= dict(zip(rows, _written(stream, paths, model.fps, kept, every), strict=True))
+        if config.keep_prompt:
+            stream = _with_given(stream, prompts[rows] if given else None, end)
+        made |= dict(zip(rows, _written(stream, paths, model.fps, every), strict=True))
     return [made[i] for i in range(len(requests))]
 
 
@@ -189,15 +192,25 @@ def _path(config: Config, number: int, request: Request) -> Path:
     return config.out / f"sample_{number:03d}.{request.format}"
 
 
-def _written(
-    stream: Iterator[np.ndarray], paths: list[Path], fps: float, given: np.ndarray | None, every: int
-) -> np.ndarray:
-    """Write clips as they grow, in place of the first frames those ``given``; returns one frame in ``every``."""
+def _with_given(
+    stream: Iterator[np.ndarray], first: np.ndarray | None, last: np.ndarray | None
+) -> Iterator[np.ndarray]:
+    """Clips part by part, with the given frames themselves in place of what the tokenizer makes of them."""
+    before = next(stream)
+    if first is not None:
+        before = first
+    for part in stream:
+        yield before
+        before = part
+    yield before if last is None else last
+
+
+def _written(stream: Iterator[np.ndarray], paths: list[Path], fps: float, every: int) -> np.ndarray:
+    """Write clips as they grow; returns one frame in ``every``."""
     kept, begin = [], 0
     with ExitStack() as stack:
         files = [stack.enter_context(VideoFile(path, fps)) for path in paths]
         for frames in stream:
-            frames, given = (frames, None) if given is None else (given, None)
             for file, part in zip(files, frames, strict=True):
                 file.write(part)
             kept.append(frames[:, -begin % every :: every].copy())  # a view would keep all frames

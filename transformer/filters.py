@@ -35,8 +35,9 @@ class SamplingSettings:
     passes: int = 8
     """For each latent frame, of a model that was trained to make whole ones: more is better and slower."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the weights of the layers and of what is multiplied by them: "bf16" takes half the memory and is faster; the
-    rounding (about 0.4 %, as in training with bf16) may decide otherwise where probabilities are close."""
+    """Of the layers' matrices, which the sampler copies, and of what is multiplied by them: "bf16" makes that copy half
+    as large, and faster on processors that multiply in bf16; the rounding (about 0.4 %, as in training with bf16) may
+    decide otherwise where probabilities are close."""
 
     def __post_init__(self) -> None:
         if not self.temperature >= 0:

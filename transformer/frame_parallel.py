@@ -58,12 +58,22 @@ class FrameAttention:
         return torch.cat(parts, dim=2)
 
 
-def hide_indices(clips: int, frames: int, per_frame: int, device: torch.device, training: bool) -> Hidden:
-    """Draw what is hidden; outside of training always the same for the same number of clips."""
-    generator = None if training else torch.Generator().manual_seed(0)
-    where_drawn = device if training else torch.device("cpu")
-    drawn = torch.rand(clips, frames, per_frame + 1, generator=generator, device=where_drawn).to(device)
-    number = 1 + (drawn[..., -1:] * per_frame).long().clamp(max=per_frame - 1)
+def hide_indices(indices: Tensor, training: bool) -> Hidden:
+    """Draw what is hidden of clips int64 (B, T', H', W').
+
+    Outside of training always the same for the same clips, and the numbers spread evenly over the frames: bits are
+    then steady from one validation to the next, and do not hang on how many clips are judged at once.
+    """
+    (clips, frames), per_frame = indices.shape[:2], indices[0, 0].numel()
+    shape = clips, frames, per_frame + 1
+    if training:
+        drawn = torch.rand(shape, device=indices.device)
+        share = drawn[..., -1:]
+    else:
+        drawn = torch.rand(shape, generator=torch.Generator().manual_seed(int(indices.sum()))).to(indices.device)
+        rank = drawn[..., -1].flatten().argsort().argsort().view(clips, frames, 1)
+        share = (rank + 0.5) / (clips * frames)
+    number = 1 + (share * per_frame).long().clamp(max=per_frame - 1)
     where = drawn[..., :-1].argsort().argsort() < number
     return Hidden(where.flatten(1), (where * (per_frame / number)).flatten(1))
 

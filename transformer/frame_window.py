@@ -9,8 +9,8 @@ from tokenreel.transformer.condition_embedding import Told
 from tokenreel.transformer.sliding_window import SlidingWindow
 
 WAVER = 4.5
-"""How far chance decides which indices are kept: all of it in the first pass, then less and less. Always keeping the
-surest would leave out what is rare."""
+"""Weight of chance, beside the log-probability, in which indices are kept: at first, then less and less; none at
+temperature 0. Always keeping the surest would leave out what is rare."""
 
 
 class FrameWindow(SlidingWindow):
@@ -36,13 +36,14 @@ class FrameWindow(SlidingWindow):
     def _draw(self, uniform: Tensor, told: Told) -> Tensor:
         begin, n, filled = self._length, self._frame, self._decoder.filled
         nothing = self._gpt.config.codebook_size
-        shown = self._sequence.new_full((self._clips, n), nothing)
+        shown, left = self._sequence.new_full((self._clips, n), nothing), n
         for turn in range(self._passes):
             hidden = self._frame_states(begin, shown, told)
             self._decoder.keep(filled)
             drawn = self._drawn(hidden.flatten(0, 1), uniform[:, turn, :, :-1].flatten(0, 1)).view(-1, n)
             done = (turn + 1) / self._passes
-            left = math.floor(n * math.cos(math.pi / 2 * done)) if done < 1 else 0
+            # Of many passes the curve would leave some with nothing to do.
+            left = min(left - 1, math.floor(n * math.cos(math.pi / 2 * done))) if done < 1 else 0
             known = shown != nothing
             sure = self._sureness(hidden, drawn, uniform[:, turn, :, -1], 1 - done).masked_fill(known, torch.inf)
             kept = sure.argsort(descending=True).argsort() < n - left
@@ -56,7 +57,7 @@ class FrameWindow(SlidingWindow):
         """Log-probability of each index that was drawn, and some chance: (B, n)."""
         losses = self._gpt.head.losses(hidden[: self._clips], drawn, self._tables.head).cross_entropy
         gumbel = -(-(uniform.clamp(1e-12, 1 - 1e-12)).log()).log()
-        return WAVER * waver * gumbel - losses
+        return WAVER * min(1.0, self._settings.temperature) * waver * gumbel - losses
 
     def _read_frame(self, begin: int, told: Told) -> None:
         """A finished latent frame goes to the cache, for those that follow."""

@@ -34,7 +34,8 @@ class GPTOutput(NamedTuple):
     loss: Tensor
     """What training makes smaller: mean cross-entropy in nats per index; in training mode, with the z-loss."""
     losses: Tensor
-    """float32 (B, T'·H'·W'): cross-entropy of each index, in nats."""
+    """float32 (B, T'·H'·W'): cross-entropy of each index, in nats; with ``decoding`` "frame" their mean alone means
+    something: those that were not hidden are 0, the others weigh more."""
 
 
 class Tables(NamedTuple):
@@ -109,8 +110,7 @@ class VideoGPT(nn.Module):
         conditions, flat = Conditions(labels, captions, actions), self._flatten(indices)
         in_frames = self.config.decoding == "frame"
         if in_frames:
-            (B, t_lat), per_frame = indices.shape[:2], self.config.indices_per_frame
-            part = hide_indices(B, t_lat, per_frame, self.device, self.training)
+            part = hide_indices(indices, self.training)
             hidden = frame_states(self, indices, conditions, tables, order or self.order, part)
         else:
             hidden = self.hidden_states(indices, conditions, tables, order)

@@ -40,7 +40,7 @@ def laid_out(weight: Tensor, bias: Tensor | None, rows: int, dtype: torch.dtype)
         rows: What most products have; others are possible, but may be slower.
         dtype: Of the weights, and of the rows that are multiplied by them: float32 or bfloat16.
     """
-    packed = weight.device.type == "cpu" and (rows > 1 or dtype != torch.float32) and _packs()
+    packed = weight.device.type == "cpu" and (rows > 1 or dtype != torch.float32) and _packs(dtype)
     return (Packed if packed else Transposed)(weight.to(dtype), bias, rows)
 
 
@@ -108,6 +108,9 @@ class Packed:
         return out
 
 
-def _packs() -> bool:
-    """Whether this torch has oneDNN's packed products; they are not part of its public interface."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+def _packs(dtype: torch.dtype) -> bool:
+    """Whether torch on this processor has oneDNN's packed products; they are not part of its public interface."""
+    names = ("_linear_pointwise", "_reorder_linear_weight", "_is_mkldnn_bf16_supported")
+    if not torch.backends.mkldnn.is_available() or not all(hasattr(torch.ops.mkldnn, name) for name in names):
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

@@ -69,7 +69,8 @@ class SlidingWindow:
         self._length = known_frames[0].numel()
         self._sequence[:, 1 : 1 + self._length] = known_frames.flatten(1)
         rows = self._copies * self._clips
-        self._decoder = StaticDecoder(gpt, rows, self._ahead, settings.dtype, self._order)
+        per_pass = self._frame if gpt.config.decoding == "frame" else self._ahead
+        self._decoder = StaticDecoder(gpt, rows, per_pass, settings.dtype, self._order)
         self._tables = gpt.tables()
         self._set_conditions(conditions.to(gpt.device), actions, whole=last is not None)
 
@@ -81,7 +82,7 @@ class SlidingWindow:
         self._conditions = known._replace(actions=None if self._unknown is None else self._unknown.clone())
         self._coming = coming
         if self._conditions.actions is not None and known.actions is not None:
-            seen = known.actions.shape[1] if whole else self._time
+            seen = min(known.actions.shape[1], config.grid[0]) if whole else self._time
             if seen:
                 self._conditions.actions[:, :seen] = known.actions[:, :seen]
             if coming is None and not whole:
