@@ -9,13 +9,14 @@ FORMAT_VERSION = 1
 FRAMES_FILE = "frames.u8"
 CLIPS_FILE = "clips.jsonl"
 REJECTED_FILE = "rejected.jsonl"
+SOURCES_FILE = "sources.jsonl"
 STORE_FILE = "store.json"
 CHANNELS = 3
 
 
 @dataclass(frozen=True)
 class ClipRecord:
-    """One video in a clip store.
+    """One video in a clip store, or one shot of a video.
 
     Attributes:
         key: Unique name made of letters, digits, ``_`` and ``-``.
@@ -32,12 +33,14 @@ class ClipRecord:
         rotation: Degrees counter-clockwise by which frames were turned: 0, 90, 180 or 270.
         sha256: Of the source file.
         flags: What is unusual, by name: ``damaged`` (reason), ``static``, ``black``, ``vfr``, ``upsampled``,
-            ``alpha`` (laid over white), ``clock_jumps`` (number), ``duplicate_of`` (key), ``actions_length``,
-            ``actions_mismatch`` and ``actions_resampled`` (what).
+            ``alpha`` (laid over white), ``clock_jumps`` (number), ``duplicate_of`` (key of one from the same bytes),
+            ``near_duplicate_of`` (key of one that looks the same), ``actions_length``, ``actions_mismatch`` and
+            ``actions_resampled`` (what).
         label: Class, from the folder or the metadata.
         caption: Text from the metadata.
         actions: One action per stored frame, from the metadata.
         action_names: Names of the actions 0, 1, ….
+        start: Where in its video it begins, in frames as stored.
     """
 
     key: str
@@ -58,6 +61,7 @@ class ClipRecord:
     caption: str | None = None
     actions: list[Any] | None = None
     action_names: list[str] | None = None
+    start: int = 0
 
     @property
     def frame_bytes(self) -> int:

@@ -8,14 +8,16 @@ from tokenreel.datasets.clip_record import ClipRecord
 
 # Share of the videos of a flat folder, or of the frames of a single video, that become the validation split.
 VALIDATION_SHARE = 0.1
+# Flags that name the record of which this one is a copy.
+COPIES = ("duplicate_of", "near_duplicate_of")
 
 
 def with_duplicates(records: Sequence[ClipRecord]) -> list[ClipRecord]:
     """Flags records whose source file is byte for byte that of an earlier one."""
-    first: dict[str, str] = {}
+    first: dict[tuple[str, int], str] = {}
     flagged = []
     for record in records:
-        original = first.setdefault(record.sha256, record.key)
+        original = first.setdefault((record.sha256, record.start), record.key)
         if original != record.key:
             record = replace(record, flags={**record.flags, "duplicate_of": original})
         flagged.append(record)
@@ -26,8 +28,8 @@ def with_splits(records: Sequence[ClipRecord], given: dict[str, str | None]) -> 
     """Decides the split of each record.
 
     Folders decide where there are split folders. Otherwise, or where there is no ``val`` beside ``train``, a
-    hash of the key takes about a tenth of the videos, at least one of two, and a copy goes where its original
-    goes. Of a single video the last tenth of the frames becomes the validation split.
+    hash of the key takes about a tenth of the videos, at least one of two; the shots of a video stay together, and
+    a copy goes where its original goes. Of a single video the last tenth of the frames becomes the validation split.
 
     Args:
         records: Records whose ``split`` is not yet meant.
@@ -35,16 +37,42 @@ def with_splits(records: Sequence[ClipRecord], given: dict[str, str | None]) -> 
     """
     splits = {record.key: given[record.key] or "train" for record in records}
     free = [record for record in records if splits[record.key] == "train"]
-    if "val" not in splits.values() and len(free) > 1:
-        originals = [record.key for record in free if "duplicate_of" not in record.flags]
-        held_out = _held_out(originals) if len(originals) > 1 else set()
-        for record in free:
-            if record.flags.get("duplicate_of", record.key) in held_out:
-                splits[record.key] = "val"
+    if "val" not in splits.values():
+        leaders = kinship(free)
+        families = list(dict.fromkeys(leaders.values()))
+        held_out = _held_out(families) if len(families) > 1 else set()
+        for key, leader in leaders.items():
+            if leader in held_out:
+                splits[key] = "val"
     placed = [replace(record, split=splits[record.key]) for record in records]
-    if len(placed) == 1 and placed[0].split == "train" and placed[0].frames > 1:
-        return _head_and_tail(placed[0])
+    if len({record.file for record in placed}) == 1 and {record.split for record in placed} == {"train"}:
+        return _last_tenth_held_out(placed)
     return placed
+
+
+def kinship(records: Sequence[ClipRecord]) -> dict[str, str]:
+    """Which records show the same: by key, the key of the first one that does.
+
+    Shots of one video do, and what is flagged as a copy of another, and all that these show.
+    """
+    leaders = {record.key: record.key for record in records}
+
+    def leader(key: str) -> str:
+        """Follow the pointers to one that points to itself."""
+        while leaders[key] != key:
+            leaders[key] = leaders[leaders[key]]
+            key = leaders[key]
+        return key
+
+    first_of: dict[str, str] = {}
+    rank = {record.key: number for number, record in enumerate(records)}
+    for record in records:
+        others = [first_of.setdefault(record.file, record.key)]
+        others += [record.flags[flag] for flag in COPIES if record.flags.get(flag) in leaders]
+        for other in others:
+            ends = sorted((leader(record.key), leader(other)), key=rank.__getitem__)
+            leaders[ends[1]] = ends[0]
+    return {key: leader(key) for key in leaders}
 
 
 def _held_out(keys: list[str]) -> set[str]:
@@ -58,8 +86,23 @@ def _held_out(keys: list[str]) -> set[str]:
     return chosen
 
 
-def _head_and_tail(record: ClipRecord) -> list[ClipRecord]:
-    cut = record.frames - max(1, int(record.frames * VALIDATION_SHARE))
+def _last_tenth_held_out(records: list[ClipRecord]) -> list[ClipRecord]:
+    """The shots of a single video, the last ones in the validation split, one of them cut in two if need be."""
+    frames = sum(record.frames for record in records)
+    wanted = max(1, int(frames * VALIDATION_SHARE)) if frames > 1 else 0
+    placed: list[ClipRecord] = []
+    for record in reversed(records):
+        if wanted >= record.frames:
+            placed.append(replace(record, split="val"))
+        elif wanted:
+            placed += reversed(_head_and_tail(record, record.frames - wanted))
+        else:
+            placed.append(record)
+        wanted = max(0, wanted - record.frames)
+    return placed[::-1]
+
+
+def _head_and_tail(record: ClipRecord, cut: int) -> list[ClipRecord]:
     actions = record.actions
     head = replace(record, frames=cut, actions=actions[:cut] if actions is not None else None)
     tail = replace(
@@ -69,5 +112,6 @@ def _head_and_tail(record: ClipRecord) -> list[ClipRecord]:
         offset=record.offset + head.bytes,
         frames=record.frames - cut,
         actions=actions[cut:] if actions is not None else None,
+        start=record.start + cut,
     )
     return [head, tail]

@@ -25,6 +25,7 @@ from tokenreel.datasets.clip_record import (
     STORE_FILE,
     ClipRecord,
 )
+from tokenreel.datasets.curation import NO_RULES, CurationRules
 from tokenreel.datasets.ingest import IngestSettings, ingest
 from tokenreel.datasets.video_folder import VideoFolder, counted
 
@@ -76,6 +77,11 @@ class ClipStore:
     def fingerprint(self) -> str:
         """sha256 (hex) of what the store holds."""
         return self.info["fingerprint"]
+
+    @property
+    def curation(self) -> CurationRules:
+        """The rules that chose what it holds."""
+        return CurationRules(**self.info["curation"]) if "curation" in self.info else NO_RULES
 
     def split(self, name: str) -> list[ClipRecord]:
         """The records of one split, in the order of the store."""
@@ -234,11 +240,20 @@ def _opened_as_is(path: Path, settings: IngestSettings) -> ClipStore:
         got, wanted = store.info["settings"][name], getattr(settings, name)
         if got != wanted:
             raise ValueError(f"clip store {path} has {name} {got}, expected {wanted}; give the videos it was made from")
+    # The defaults ask for nothing of a store that is finished.
+    for name, wanted in settings.curation.told.items() if settings.curation not in (NO_RULES, CurationRules()) else ():
+        got = store.curation.told[name]
+        if got != wanted:
+            raise ValueError(
+                f"clip store {path} was made with curation.{name} {got}, expected {wanted}; give the videos it was "
+                "made from"
+            )
     return store
 
 
 def _store_name(videos: VideoFolder, settings: IngestSettings) -> str:
-    content = json.dumps([FORMAT_VERSION, videos.fingerprint(), settings.that_matter], sort_keys=True)
+    chosen = [FORMAT_VERSION, videos.fingerprint(), settings.that_matter, settings.curation.told]
+    content = json.dumps(chosen, sort_keys=True)
     key = hashlib.sha256(content.encode("ascii")).hexdigest()[:8]
     name = re.sub(r"[^A-Za-z0-9_-]", "-", videos.root.absolute().name) or "videos"
     rate = "native" if settings.fps is None else f"{settings.fps:g}"
@@ -247,7 +262,10 @@ def _store_name(videos: VideoFolder, settings: IngestSettings) -> str:
 
 def _summary(store: ClipStore) -> str:
     frames = sum(record.frames for record in store.records)
-    line = f"kept {len({record.file for record in store.records})} videos ({frames} frames)"
+    videos, shots = len({record.file for record in store.records}), store.info["shots"]
+    line = f"kept {videos} videos ({frames} frames{f' in {shots} shots' if shots != videos else ''})"
+    if left_out := store.info["left_out"]:
+        line += ", left out " + ", ".join(f"{count} frames {reason}" for reason, count in left_out.items())
     rejected = store.info["rejected"]
     line += f", rejected {rejected} (see {store.path / REJECTED_FILE})" if rejected else ", rejected none"
     ignored = counted(store.info["ignored"])

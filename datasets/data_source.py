@@ -1,11 +1,12 @@
 """The videos a command works on: the user's folder, or the embedded world when none is named."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tokenreel.datasets.clip_store import ClipStore, ClipWindows, open_or_ingest
+from tokenreel.datasets.curation import NO_RULES, CurationRules
 from tokenreel.datasets.ingest import Decoder, IngestSettings
 from tokenreel.datasets.world_states import WORLD_FILE
 from tokenreel.datasets.worlds import WorldSettings, write_world
@@ -30,10 +31,12 @@ class DataSettings:
     """"pyav" reads everything; "decord" is an alternative for plain mp4."""
     cache: Path = Path("runs/clips")
     """Folder in which decoded videos are kept, so that they are decoded once."""
+    curation: CurationRules = field(default_factory=CurationRules)
+    """Which parts of the videos are worth training on."""
 
     def ingest_settings(self) -> IngestSettings:
         """How videos become frames."""
-        return IngestSettings(*self.frame_size, fps=self.fps or None, decoder=self.decoder)
+        return IngestSettings(*self.frame_size, fps=self.fps or None, decoder=self.decoder, curation=self.curation)
 
     @property
     def frame_size(self) -> tuple[int, int]:
@@ -50,6 +53,7 @@ class DataSettings:
             "width": self.width,
             "fps": self.fps,
             "decoder": self.decoder,
+            "curation": store.curation.told,
         }
 
     @classmethod
@@ -62,8 +66,11 @@ class DataSettings:
             cache: Folder of decoded videos.
         """
         kept = {name: origin[name] for name in ("size", "width", "fps", "decoder")}
+        # Models from before there was curation were trained on whole videos.
+        rules = CurationRules(**origin["curation"]) if "curation" in origin else NO_RULES
         store = Path(origin["clip_store"])
-        return cls(data=data or (store if store.is_dir() else Path(origin["folder"])), cache=cache, **kept)
+        folder = store if store.is_dir() else Path(origin["folder"])
+        return cls(data=data or folder, cache=cache, curation=rules, **kept)
 
 
 def open_data(settings: DataSettings) -> ClipStore:

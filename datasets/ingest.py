@@ -4,11 +4,12 @@ import hashlib
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -18,15 +19,17 @@ from tokenreel.datasets.clip_record import (
     FORMAT_VERSION,
     FRAMES_FILE,
     REJECTED_FILE,
+    SOURCES_FILE,
     STORE_FILE,
     ClipRecord,
     write_lines,
 )
 from tokenreel.datasets.clip_splits import with_duplicates, with_splits
+from tokenreel.datasets.curation import NO_RULES, CurationRules
 from tokenreel.datasets.decoding import Decoder
 from tokenreel.datasets.ingest_pool import decode_all
+from tokenreel.datasets.ingest_shots import LEFT_NOTHING, ShotWriter, records_of, rejection
 from tokenreel.datasets.video_folder import FoundVideo, Rejected, VideoFolder
-from tokenreel.datasets.video_metadata import aligned_actions
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class IngestSettings:
         decoder: ``pyav`` or ``decord``.
         time_limit: Seconds after which a file is given up.
         workers: Child processes that decode; 0 means one per CPU core.
+        curation: What of the videos is kept; by default every video whole.
     """
 
     height: int = 64
@@ -48,6 +52,7 @@ class IngestSettings:
     decoder: Decoder = "pyav"
     time_limit: float = 600.0
     workers: int = 0
+    curation: CurationRules = NO_RULES
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -63,7 +68,7 @@ class IngestSettings:
 
     @property
     def that_matter(self) -> dict[str, Any]:
-        """The settings on which the stored frames depend."""
+        """The settings on which the pixels of the stored frames depend."""
         return {"height": self.height, "width": self.width, "fps": self.fps, "decoder": self.decoder}
 
 
@@ -82,27 +87,43 @@ def ingest(videos: VideoFolder, settings: IngestSettings, folder: Path, console:
     """
     found, rejected = videos.describe()
     records: list[ClipRecord] = []
+    given: dict[str, str | None] = {}
+    sources: list[str] = []
+    left_out: Counter[str] = Counter()
     with (
         (folder / FRAMES_FILE).open("wb") as frames,
         _progress(console) as bar,
         # Closed at once, so that after an error no child is left that still writes.
         closing(_decoded(videos.root, found, settings, folder)) as answers,
     ):
+        writer = ShotWriter(frames, folder / FRAMES_FILE, settings.curation.duplicates)
         for video, answer in bar.track(answers, total=len(found), description="reading videos"):
             if "rejected" in answer:
                 rejected.append(Rejected(video.name, answer["rejected"]))
-            else:
-                part = Path(answer["part"])
-                records.append(_record(video, answer, settings, frames.tell()))
-                _append(part, frames, folder)
+                continue
+            source = records_of(video, answer, settings.fps, (settings.height, settings.width))
+            try:
+                kept = writer.write(source, Path(answer["part"]))
+            except OSError as error:
+                raise _cannot_write(folder, str(error)) from error
+            records += kept
+            given |= {record.key: video.split for record in kept}
+            sources.append(json.dumps(source.told))
+            for stretch in source.stretches:
+                if stretch.dropped:
+                    left_out[stretch.dropped] += stretch.frames
+            if not kept:
+                rejected.append(Rejected(video.name, rejection(source.stretches)))
         frames.flush()
         os.fsync(frames.fileno())
     if not records:
         raise ValueError(_all_rejected(videos.root, rejected))
-    records = with_splits(with_duplicates(records), {video.key: video.split for video in found})
+    shots = len(records)
+    records = with_splits(with_duplicates(records), given)
     write_lines(folder / CLIPS_FILE, [record.to_json() for record in records])
+    write_lines(folder / SOURCES_FILE, sources)
     write_lines(folder / REJECTED_FILE, [json.dumps(vars(item)) for item in rejected])
-    summary = _summary(videos, settings, records, rejected)
+    summary = _summary(videos, settings, records, rejected) | {"shots": shots, "left_out": dict(left_out)}
     (folder / STORE_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="ascii")
 
 
@@ -112,8 +133,14 @@ def _progress(console: Console) -> Progress:
 
 
 def fingerprint(records: Sequence[ClipRecord], settings: dict[str, Any]) -> str:
-    """sha256 (hex) over what a store holds: key, source, split, length of each record, and the settings."""
-    content = [[record.key, record.sha256, record.split, record.frames] for record in records]
+    """sha256 (hex) over what a store holds: key, source, split, place of each record, and the settings."""
+    content: list[list[Any]] = []
+    after: dict[str, int] = {}
+    for record in records:
+        # Where nothing is left out, the lengths tell the places.
+        place = [record.frames] if record.start == after.get(record.file, 0) else [record.frames, record.start]
+        after[record.file] = record.start + record.frames
+        content.append([record.key, record.sha256, record.split, *place])
     return hashlib.sha256(json.dumps([content, settings], sort_keys=True).encode("ascii")).hexdigest()
 
 
@@ -126,6 +153,7 @@ def _decoded(
     jobs = (
         {
             **settings.that_matter,
+            "rules": settings.curation.told,
             "path": str((root / video.name).absolute()),
             "part": str(parts.absolute() / f"{number}.u8"),
             "want_indices": video.metadata.actions is not None,
@@ -147,57 +175,8 @@ def _cpu_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _append(part: Path, frames: BinaryIO, folder: Path) -> None:
-    try:
-        with part.open("rb") as source:
-            shutil.copyfileobj(source, frames, 1 << 20)
-    except OSError as error:
-        raise _cannot_write(folder, str(error)) from error
-
-
 def _cannot_write(folder: Path, reason: str) -> OSError:
     return OSError(f"cannot write in {folder}: {reason}; free space or use another folder")
-
-
-def _record(video: FoundVideo, answer: dict[str, Any], settings: IngestSettings, offset: int) -> ClipRecord:
-    facts, told = answer["facts"], video.metadata
-    flags = _flags(answer, settings.fps)
-    actions, remark = aligned_actions(told.actions, facts, answer["indices"])
-    return ClipRecord(
-        key=video.key,
-        file=video.name,
-        split=video.split or "train",
-        offset=offset,
-        frames=answer["frames"],
-        height=settings.height,
-        width=settings.width,
-        fps=settings.fps or facts["source_fps"],
-        source_fps=facts["source_fps"],
-        source_frames=facts["source_frames"],
-        time_base=facts["time_base"],
-        rotation=facts["rotation"],
-        sha256=answer["sha256"],
-        flags={**flags, **remark},
-        label=told.label,
-        caption=told.caption,
-        actions=actions,
-        action_names=told.action_names,
-    )
-
-
-def _flags(answer: dict[str, Any], fps: float | None) -> dict[str, Any]:
-    facts = answer["facts"]
-    flags = {
-        "damaged": facts["damaged"],
-        "static": answer["static"],
-        "black": answer["black"],
-        "vfr": facts["vfr"],
-        "alpha": facts["alpha"],
-        # A thousandth is the difference between 30 and 29.97.
-        "upsampled": bool(fps and facts["source_fps"] and facts["source_fps"] < fps * 0.998),
-        "clock_jumps": facts["clock_jumps"],
-    }
-    return {name: value for name, value in flags.items() if value}
 
 
 def _summary(
@@ -208,10 +187,11 @@ def _summary(
     return {
         "format_version": FORMAT_VERSION,
         "settings": settings.that_matter,
+        "curation": settings.curation.told,
         "source": videos.root.absolute().name,
         "fingerprint": fingerprint(records, settings.that_matter),
         "bytes": sum(record.bytes for record in records),
-        "videos": {split: len(members) for split, members in of.items()},
+        "videos": {split: len({record.file for record in members}) for split, members in of.items()},
         "frames": {split: sum(record.frames for record in members) for split, members in of.items()},
         "rejected": len(rejected),
         "ignored": dict(videos.others),
@@ -221,6 +201,7 @@ def _summary(
 def _all_rejected(root: Path, rejected: list[Rejected]) -> str:
     reasons = "; ".join(f"{item.file}: {item.reason}" for item in rejected[:3])
     return (
-        f"not one of the {len(rejected)} videos in {root} could be read ({reasons}"
+        f"not one of the {len(rejected)} videos in {root} can be used ({reasons}"
         f"{'; …' if len(rejected) > 3 else ''}); give files that a player shows"
+        f"{', or turn rules of curation off' if any(LEFT_NOTHING in item.reason for item in rejected) else ''}"
     )

@@ -8,66 +8,39 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from tokenreel.datasets.curation import CurationRules, stretches_of
 from tokenreel.datasets.decoded_frame import UnreadableVideo
 from tokenreel.datasets.decoding import FrameStream
-
-# A video is static when no frame has more than this share of pixels that differ from the first frame by more
-# than the noise of a codec. A ball of two pixels in 64x64 that moves already exceeds it.
-CODEC_NOISE = 24
-CHANGED_PIXELS = 0.0003
-# Black in limited range may come out a few levels above 0.
-BLACK_LEVEL = 24
-
-
-@dataclass
-class Appearance:
-    """Whether anything is to be seen: ``static`` and ``black`` hold until a frame says otherwise."""
-
-    static: bool = True
-    black: bool = True
-    frames: int = 0
-    first: np.ndarray | None = None
-
-    def add(self, image: np.ndarray) -> None:
-        """Looks at the next frame, uint8 (H, W, 3)."""
-        self.frames += 1
-        if self.black and image.max() > BLACK_LEVEL:
-            self.black = False
-        if self.first is None:
-            self.first = image.astype(np.int16)
-        elif self.static:
-            changed = (np.abs(image - self.first) > CODEC_NOISE).any(axis=-1)
-            self.static = bool(changed.mean() <= CHANGED_PIXELS)
+from tokenreel.datasets.frame_measures import FrameMeasures
 
 
 def decode(job: dict[str, Any]) -> dict[str, Any]:
-    """Decodes one file into a flat file of uint8 frames, in constant memory.
+    """Decodes one file into a flat file of uint8 frames, of which none but the last few are in memory, and judges it.
 
     Args:
-        job: ``path``, ``part`` (file to write), ``height``, ``width``, ``fps``, ``decoder``, and
-            ``want_indices``: whether to return the source index of each frame.
+        job: ``path``, ``part`` (file to write), ``height``, ``width``, ``fps``, ``decoder``, ``rules`` (see
+            ``curation.CurationRules``), and ``want_indices``: whether to return the source index of each frame.
 
     Returns:
-        ``rejected`` with the reason; or ``frames``, ``sha256`` of the source, ``facts``, ``static``,
-        ``black``, ``indices``.
+        ``rejected`` with the reason; or ``frames``, ``sha256`` of the source, ``facts``, ``stretches`` (see
+        ``curation.Stretch``), ``samples`` (frame and difference hash of some frames), ``indices``.
 
     Raises:
         OSError: If the part cannot be written.
     """
     path = Path(job["path"])
     stream = FrameStream(path, job["height"], job["width"], job["fps"], job["decoder"])
-    look, indices = Appearance(), []
+    rules = CurationRules(**job["rules"])
+    measures, indices = FrameMeasures(job["fps"] or 0, rules.still_share), []
     with open(job["part"], "wb") as part:
         try:
             for frame in stream:
                 part.write(frame.image.data)
-                look.add(frame.image)
+                measures.add(frame.image)
                 if job["want_indices"]:
                     indices.append(frame.source_index)
         except UnreadableVideo as error:
@@ -77,12 +50,13 @@ def decode(job: dict[str, Any]) -> dict[str, Any]:
             digest = hashlib.file_digest(source, "sha256").hexdigest()
     except OSError as error:
         return {"rejected": f"cannot be read: {error.strerror}"}
+    stretches = stretches_of(measures, rules, job["fps"] or stream.facts.source_fps)
     return {
-        "frames": look.frames,
+        "frames": measures.frames,
         "sha256": digest,
         "facts": asdict(stream.facts) | {"time_base": str(stream.facts.time_base)},
-        "static": look.static and look.frames > 1,
-        "black": look.black,
+        "stretches": [asdict(stretch) for stretch in stretches],
+        "samples": list(zip(measures.sampled, measures.hashes, strict=True)),
         "indices": indices,
     }
 

@@ -49,7 +49,7 @@ CHOICES = {
 LEAST_HOP = 4
 PIXELS_PER_TOKEN = math.prod(TokenizerConfig().stride)
 # On a resumed comparison only these may differ: they say where and what, not how much.
-FREE = {"configs", "run", "data", "cache", "device", "resume"}
+FREE = {"configs", "run", "data", "cache", "curation", "device", "resume"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,139 @@
+"""Copies of videos, found by what they show: re-encoded, scaled, or cut out of a longer one.
+
+    seen = SeenVideos()
+    original = seen.copy_of(samples, frames)  # the key of one that shows the same, or None
+    seen.add("my_video", samples, frames)
+
+Difference hashes of four frames a second lead to candidates; their frames decide. A copy must be nearer to its original
+than the original is to itself at other times. So two recordings of one game, which share nearly every pixel, are no
+copies, while hashes alone take 20 recordings of Breakout for one. What hardly moves is only found where the copy is
+nearly exact.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tokenreel.datasets.frame_measures import thumbnail_of
+
+# Bits of 64 by which hashes of the same picture may differ: 0.2 on average after an ordinary re-encoding, 5.6 after a
+# very heavy one; 34 between unrelated videos.
+NEAR = 8
+# A hash is looked up by each of its four quarters; what differs in no more than three bits shares one, and of several
+# frames of a copy one nearly always does.
+QUARTERS = 4
+# So many videos may share a quarter; what more have in common (black, a logo, a game's background) tells nothing.
+MOST_IN_BUCKET = 64
+# One frame of a fade or an explosion may look like one of another.
+FEWEST_VOTES = 2
+# So many candidates are looked at, those with most hashes in common first.
+MOST_CANDIDATES = 8
+# So many frames of a candidate are compared, and so many places before and after the one that the hashes say.
+COMPARED_FRAMES = 8
+SLACK = 3
+# How much nearer than to itself at other times.
+NEARER = 0.4
+# So many of the frames compared must be near.
+SHARE_NEAR = 0.75
+# A hash with fewer bits of one kind (black, fog, a fade) tells too little to lead anywhere.
+FEWEST_BITS = 4
+# Share of the shorter one that both must show.
+OVERLAP = 0.5
+
+Frames = Callable[[int], np.ndarray]
+"""Gives one frame of a video by its number: uint8 (H, W, 3)."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    key: str
+    length: int
+    frames: Frames
+
+
+class SeenVideos:
+    """What has been seen so far, in 24 bytes per sampled frame and a few hundred per video."""
+
+    def __init__(self) -> None:
+        self._videos: list[_Seen] = []
+        self._of, self._at, self._hashes = array("q"), array("q"), array("Q")
+        self._buckets: dict[int, list[int]] = {}
+
+    def add(self, key: str, samples: Sequence[tuple[int, int]], length: int, frames: Frames) -> None:
+        """Remembers a video.
+
+        Args:
+            key: What ``copy_of`` is to answer.
+            samples: Number and difference hash of frames, about four a second.
+            length: Number of its frames.
+            frames: Gives one of them; is called later, again and again.
+        """
+        number = len(self._videos)
+        self._videos.append(_Seen(key, length, frames))
+        for frame, value in _telling(samples):
+            entry = len(self._hashes)
+            self._of.append(number)
+            self._at.append(frame)
+            self._hashes.append(value)
+            for quarter in _quarters(value):
+                bucket = self._buckets.setdefault(quarter, [])
+                # Once per video: its still scenes would fill the bucket.
+                if len(bucket) < MOST_IN_BUCKET and not (bucket and self._of[bucket[-1]] == number):
+                    bucket.append(entry)
+
+    def copy_of(self, samples: Sequence[tuple[int, int]], length: int, frames: Frames) -> str | None:
+        """The key of a video seen before that shows the same for half of the shorter one, or None.
+
+        Args:
+            samples: As for ``add``.
+            length: Number of its frames.
+            frames: Gives one of them.
+        """
+        votes: Counter[tuple[int, int]] = Counter()
+        for frame, value in _telling(samples):
+            # dict.fromkeys and not a set, so that ties are decided the same way every time.
+            entries = dict.fromkeys(e for quarter in _quarters(value) for e in self._buckets.get(quarter, ()))
+            for entry in entries:
+                if (self._hashes[entry] ^ value).bit_count() <= NEAR:
+                    votes[self._of[entry], self._at[entry] - frame] += 1
+        for (number, ahead), hits in votes.most_common(MOST_CANDIDATES):
+            if hits >= FEWEST_VOTES and _shows_the_same(frames, length, self._videos[number], ahead):
+                return self._videos[number].key
+        return None
+
+
+def _telling(samples: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    return [(frame, value) for frame, value in samples if FEWEST_BITS <= value.bit_count() <= 64 - FEWEST_BITS]
+
+
+def _quarters(value: int) -> list[int]:
+    bits = 64 // QUARTERS
+    return [number << bits | (value >> number * bits) & ((1 << bits) - 1) for number in range(QUARTERS)]
+
+
+def _shows_the_same(frames: Frames, length: int, other: _Seen, ahead: int) -> bool:
+    """Whether most frames t are frame t + ``ahead`` of the other, give or take SLACK, where both have frames."""
+    start, stop = max(0, -ahead), min(length, other.length - ahead)
+    if stop - start < OVERLAP * min(length, other.length):
+        return False
+    places = np.unique(np.linspace(start, stop - 1, COMPARED_FRAMES).round().astype(int)).tolist()
+    mine = {t: thumbnail_of(frames(t)) for t in places}
+    nearby = {t + ahead + shift for t in places for shift in range(-SLACK, SLACK + 1)}
+    theirs = {t: thumbnail_of(other.frames(t)) for t in sorted(nearby) if 0 <= t < other.length}
+    distances = []
+    for shift in range(-SLACK, SLACK + 1):
+        pairs = [(mine[t], theirs[t + ahead + shift]) for t in places if t + ahead + shift in theirs]
+        if 2 * len(pairs) >= len(places):
+            distances.append(np.quantile([_distance(a, b) for a, b in pairs], SHARE_NEAR))
+    if not distances:
+        return False
+    # Neighbours are left out, since a frame is near to the next one.
+    apart = [_distance(mine[a], mine[b]) for a in places for b in places if b - a > (stop - start) / 3]
+    return bool(min(distances) <= NEARER * float(np.mean(apart or [0])))
+
+
+def _distance(image: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(image - other).mean())
