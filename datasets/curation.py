@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tokenreel.datasets.frame_measures import FrameMeasures
+from tokenreel.datasets.frame_measures import HASHES_PER_SHARPNESS, FrameMeasures
 
 Duplicates = Literal["off", "flag", "drop"]
 
@@ -130,7 +130,7 @@ def stretches_of(measures: FrameMeasures, rules: CurationRules, fps: float) -> l
 def _cuts(measures: FrameMeasures, rules: CurationRules) -> list[int]:
     if not rules.cuts:
         return []
-    return np.flatnonzero(measures.cut_scores() >= rules.cuts).tolist()
+    return np.flatnonzero(measures.cut_scores(rules.cuts)).tolist()
 
 
 def _still_runs(measures: FrameMeasures) -> list[tuple[int, int]]:
@@ -147,7 +147,7 @@ def _judged(
 ) -> Stretch:
     first, last = np.searchsorted(np.asarray(measures.still_starts), [start, stop - 1], side="right")
     static = bool(first == last) and stop - start > 1
-    begin, end = np.searchsorted(np.asarray(measures.sampled), [start, stop])
+    begin, end = np.searchsorted(np.asarray(measures.sampled[::HASHES_PER_SHARPNESS]), [start, stop])
     sharpness = float(np.median(measures.sharpness[begin:end])) if end > begin else None
     if reason == "frozen" and whole_shot and rules.static:
         reason = "static"

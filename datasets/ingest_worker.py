@@ -9,13 +9,19 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tokenreel.datasets.curation import CurationRules, stretches_of
 from tokenreel.datasets.decoded_frame import UnreadableVideo
 from tokenreel.datasets.decoding import FrameStream
 from tokenreel.datasets.frame_measures import FrameMeasures
+
+# Several at once are measured and written faster.
+FRAMES_AT_ONCE = 8
 
 
 def decode(job: dict[str, Any]) -> dict[str, Any]:
@@ -38,11 +44,13 @@ def decode(job: dict[str, Any]) -> dict[str, Any]:
     measures, indices = FrameMeasures(job["fps"] or 0, rules.still_share), []
     with open(job["part"], "wb") as part:
         try:
-            for frame in stream:
-                part.write(frame.image.data)
-                measures.add(frame.image)
+            frames = iter(stream)
+            while batch := list(islice(frames, FRAMES_AT_ONCE)):
+                images = np.stack([frame.image for frame in batch])
+                part.write(images.data)
+                measures.add(images)
                 if job["want_indices"]:
-                    indices.append(frame.source_index)
+                    indices += [frame.source_index for frame in batch]
         except UnreadableVideo as error:
             return {"rejected": str(error)}
     try:

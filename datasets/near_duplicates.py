@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokenreel.datasets.frame_measures import thumbnail_of
+from tokenreel.datasets.frame_measures import SMALLEST_SIDE, thumbnails_of
 
 # Bits of 64 by which hashes of the same picture may differ: 0.2 on average after an ordinary re-encoding, 5.6 after a
 # very heavy one; 34 between unrelated videos.
@@ -120,9 +120,9 @@ def _shows_the_same(frames: Frames, length: int, other: _Seen, ahead: int) -> bo
     if stop - start < OVERLAP * min(length, other.length):
         return False
     places = np.unique(np.linspace(start, stop - 1, COMPARED_FRAMES).round().astype(int)).tolist()
-    mine = {t: thumbnail_of(frames(t)) for t in places}
+    mine = {t: _thumbnail(frames(t)) for t in places}
     nearby = {t + ahead + shift for t in places for shift in range(-SLACK, SLACK + 1)}
-    theirs = {t: thumbnail_of(other.frames(t)) for t in sorted(nearby) if 0 <= t < other.length}
+    theirs = {t: _thumbnail(other.frames(t)) for t in sorted(nearby) if 0 <= t < other.length}
     distances = []
     for shift in range(-SLACK, SLACK + 1):
         pairs = [(mine[t], theirs[t + ahead + shift]) for t in places if t + ahead + shift in theirs]
@@ -133,6 +133,11 @@ def _shows_the_same(frames: Frames, length: int, other: _Seen, ahead: int) -> bo
     # Neighbours are left out, since a frame is near to the next one.
     apart = [_distance(mine[a], mine[b]) for a in places for b in places if b - a > (stop - start) / 3]
     return bool(min(distances) <= NEARER * float(np.mean(apart or [0])))
+
+
+def _thumbnail(frame: np.ndarray) -> np.ndarray:
+    every = max(1, min(frame.shape[:2]) // SMALLEST_SIDE)
+    return thumbnails_of(frame[None, ::every, ::every])[0]
 
 
 def _distance(image: np.ndarray, other: np.ndarray) -> float:

@@ -98,7 +98,7 @@ CASES = {
         f"{TOKENIZER} --data texts --run new",
         "no videos in texts: found 2 .txt files, 1 .md file,",
     ),
-    "no real videos": (f"{TOKENIZER} --data pretended --run new", "not one of the 1 videos in pretended could be read"),
+    "no real videos": (f"{TOKENIZER} --data pretended --run new", "not one of the 1 videos in pretended can be used"),
     "no folder": (f"{TOKENIZER} --data nowhere --run new", "data folder nowhere does not exist; give a folder"),
     "short clips": (
         f"{TOKENIZER} --data world --clip-frames 32 --run new",
