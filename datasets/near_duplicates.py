@@ -34,8 +34,9 @@ MOST_CANDIDATES = 8
 # So many frames of a candidate are compared, and so many places before and after the one that the hashes say.
 COMPARED_FRAMES = 8
 SLACK = 3
-# How much nearer than to itself at other times.
+# How much nearer than to itself at other times, where hashes tell the place, and where it is guessed.
 NEARER = 0.4
+NEARER_AT_A_GUESS = 0.2
 # So many of the frames compared must be near.
 SHARE_NEAR = 0.75
 # A hash with fewer bits of one kind (black, fog, a fade) tells too little to lead anywhere.
@@ -99,10 +100,24 @@ class SeenVideos:
             for entry in entries:
                 if (self._hashes[entry] ^ value).bit_count() <= NEAR:
                     votes[self._of[entry], self._at[entry] - frame] += 1
-        for (number, ahead), hits in votes.most_common(MOST_CANDIDATES):
-            if hits >= FEWEST_VOTES and _shows_the_same(frames, length, self._videos[number], ahead):
+        for (number, ahead), nearer in self._places(votes, length).items():
+            if _shows_the_same(frames, length, self._videos[number], ahead, nearer):
                 return self._videos[number].key
         return None
+
+    def _places(self, votes: Counter[tuple[int, int]], length: int) -> dict[tuple[int, int], float]:
+        """Where to look: which video and how far ahead it is; and how near it must be."""
+        places = {place: NEARER for place, hits in votes.most_common(MOST_CANDIDATES) if hits >= FEWEST_VOTES}
+        # Where the scene stands still behind what moves, all frames have one hash, and it does not tell the place:
+        # then the two begin or end together, or are not found.
+        by_video = Counter[int]()
+        for (number, _), hits in votes.items():
+            by_video[number] += hits
+        for number, hits in by_video.most_common(MOST_CANDIDATES):
+            if hits >= FEWEST_VOTES:
+                for ahead in (0, self._videos[number].length - length):
+                    places.setdefault((number, ahead), NEARER_AT_A_GUESS)
+        return places
 
 
 def _telling(samples: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -114,7 +129,7 @@ def _quarters(value: int) -> list[int]:
     return [number << bits | (value >> number * bits) & ((1 << bits) - 1) for number in range(QUARTERS)]
 
 
-def _shows_the_same(frames: Frames, length: int, other: _Seen, ahead: int) -> bool:
+def _shows_the_same(frames: Frames, length: int, other: _Seen, ahead: int, nearer: float) -> bool:
     """Whether most frames t are frame t + ``ahead`` of the other, give or take SLACK, where both have frames."""
     start, stop = max(0, -ahead), min(length, other.length - ahead)
     if stop - start < OVERLAP * min(length, other.length):
@@ -132,7 +147,7 @@ def _shows_the_same(frames: Frames, length: int, other: _Seen, ahead: int) -> bo
         return False
     # Neighbours are left out, since a frame is near to the next one.
     apart = [_distance(mine[a], mine[b]) for a in places for b in places if b - a > (stop - start) / 3]
-    return bool(min(distances) <= NEARER * float(np.mean(apart or [0])))
+    return bool(min(distances) <= nearer * float(np.mean(apart or [0])))
 
 
 def _thumbnail(frame: np.ndarray) -> np.ndarray:

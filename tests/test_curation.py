@@ -206,12 +206,11 @@ def test_two_games_of_one_kind_are_no_copies() -> None:
         frames, rng = still(60, 7), np.random.default_rng(seed)
         places = np.cumsum(rng.integers(-3, 4, (60, 2)), axis=0) % 56
         for frame, (y, x) in zip(frames, places, strict=True):
-            frame[y : y + 4, x : x + 4] = 255
+            frame[y : y + 2, x : x + 2] = 255
         return frames
 
-    assert seen_and_asked(game(1), game(2)) is None
-    noisy = np.clip(game(1) + RNG.integers(-1, 2, (60, 64, 64, 3)), 0, 255).astype(np.uint8)
-    assert seen_and_asked(game(1), noisy) == "first"
+    assert seen_and_asked(game(1), game(2)) is None, "though nearly every pixel is the same"
+    assert seen_and_asked(game(1), game(1)[:50]) == seen_and_asked(game(1), game(1)[10:]) == "first"
 
 
 # splits

@@ -76,7 +76,7 @@ def test_leaks_and_lost_picture_are_told_in_words(home: Path) -> None:
 def test_page_stands_alone_and_escapes_names(home: Path) -> None:
     page = (home / "out/ingest.html").read_text(encoding="utf-8")
     assert not re.findall(r'(?:src|href)="(?!data:image/jpeg;base64,)', page) and "@import" not in page
-    assert "my &lt;videos&gt; &amp; more" in page and "<b>.mp4" not in page
+    assert "my &lt;videos&gt; &amp; more" in page and "<b>.mp4" not in page and "<videos>" not in page
     # Three frames of five shots, one of each part left out, two of the copy.
     assert page.count("<img") == 3 * 5 + 2 + 2
     assert "Left out, static" in page and "Left out, black" in page and "train/run/still.mkv, 0.0 to 2.0 s" in page
