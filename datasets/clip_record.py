@@ -33,7 +33,8 @@ class ClipRecord:
         rotation: Degrees counter-clockwise by which frames were turned: 0, 90, 180 or 270.
         sha256: Of the source file.
         flags: What is unusual, by name: ``damaged`` (reason), ``static``, ``black``, ``vfr``, ``upsampled``,
-            ``alpha`` (laid over white), ``clock_jumps`` (number), ``duplicate_of`` (key of one from the same bytes),
+            ``alpha`` (laid over white), ``clock_jumps`` (number), ``bars_cut_off`` (shares above,
+            below, left and right), ``duplicate_of`` (key of one from the same bytes),
             ``near_duplicate_of`` (key of one that looks the same), ``actions_length``, ``actions_mismatch`` and
             ``actions_resampled`` (what).
         label: Class, from the folder or the metadata.

@@ -50,6 +50,9 @@ class CurationRules:
     """Copies of other videos, re-encoded, scaled or cut out of them: "flag" keeps them on the same side of the split,
     "drop" leaves them out, "off" looks only for files that are the same byte for byte."""
 
+    letterbox: bool = False
+    """Cut black bars off that lie above and below, or left and right, of the picture in all of a video."""
+
     def __post_init__(self) -> None:
         limits = {"cuts": 255, "still_share": 1, "frozen": 1e6, "black": 1e6, "blur": 10, "min_frames": 1e9}
         for name, most in limits.items():
@@ -65,7 +68,7 @@ class CurationRules:
         return asdict(self)
 
 
-NO_RULES = CurationRules(0.0, False, 0.0003, 0.0, 0.0, 0.0, 0, "off")
+NO_RULES = CurationRules(0.0, False, 0.0003, 0.0, 0.0, 0.0, 0, "off", False)
 """Every video is kept whole."""
 
 

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from tokenreel.datasets.frame_fit import NO_BARS, Bars
 from tokenreel.datasets.frame_times import FrameClock
 
 
@@ -44,6 +45,7 @@ class VideoFacts:
         clock_jumps: Jumps of the time stamps that were closed up.
         damaged: Why reading ended early or frames are missing; None for a sound file.
         alpha: Whether pixels say how opaque they are; they are laid over white.
+        bars: What was cut off at the sides, as shares of the upright picture.
     """
 
     codec: str = ""
@@ -58,6 +60,7 @@ class VideoFacts:
     clock_jumps: int = 0
     damaged: str | None = None
     alpha: bool = False
+    bars: Bars = NO_BARS
 
     def measured(self, clock: FrameClock) -> None:
         """Takes over what the clock has measured."""

@@ -35,13 +35,20 @@ class FrameStream:
         width: Wanted width in pixels.
         fps: Wanted frames per second, see ``frame_times.on_grid``; None keeps every frame at its own time.
         decoder: ``pyav`` or ``decord``.
+        crop_bars: Whether to cut black bars off, see ``letterbox``.
 
     Raises:
         ValueError: If a size or rate is not positive, or the decoder is unknown.
     """
 
     def __init__(
-        self, path: Path, height: int, width: int, fps: float | None = None, decoder: Decoder = "pyav"
+        self,
+        path: Path,
+        height: int,
+        width: int,
+        fps: float | None = None,
+        decoder: Decoder = "pyav",
+        crop_bars: bool = False,
     ) -> None:
         if height < 1 or width < 1:
             raise ValueError(f"frame size {height}x{width}, expected at least 1x1; use e.g. 64x64")
@@ -50,6 +57,7 @@ class FrameStream:
         if decoder not in ("pyav", "decord"):
             raise ValueError(f"decoder {decoder!r}, expected 'pyav' or 'decord'")
         self.path, self.height, self.width, self.fps, self.decoder = path, height, width, fps, decoder
+        self.crop_bars = crop_bars
         self.facts = VideoFacts()
 
     def __iter__(self) -> Generator[DecodedFrame]:
@@ -64,8 +72,12 @@ class FrameStream:
             from tokenreel.datasets.decoding_decord import decord_frames as frames_of
         else:
             from tokenreel.datasets.decoding_pyav import pyav_frames as frames_of
+        if self.crop_bars:
+            from tokenreel.datasets.letterbox import bars_of
+
+            self.facts.bars = bars_of(self.path)
         empty = True
-        for frame in frames_of(self.path, (self.height, self.width), self.fps, self.facts):
+        for frame in frames_of(self.path, (self.height, self.width), self.fps, self.facts, self.facts.bars):
             empty = False
             yield frame
         if empty:

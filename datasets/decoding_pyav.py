@@ -10,11 +10,13 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from tokenreel.datasets.decoded_frame import DecodedFrame, UnreadableVideo, VideoFacts
-from tokenreel.datasets.frame_fit import FrameFit, over_white
+from tokenreel.datasets.frame_fit import NO_BARS, Bars, FrameFit, over_white
 from tokenreel.datasets.frame_times import FrameClock, at_rate
 
 
-def pyav_frames(path: Path, wanted: tuple[int, int], fps: float | None, facts: VideoFacts) -> Iterator[DecodedFrame]:
+def pyav_frames(
+    path: Path, wanted: tuple[int, int], fps: float | None, facts: VideoFacts, bars: Bars = NO_BARS
+) -> Iterator[DecodedFrame]:
     """Decodes with PyAV; see ``FrameStream``. ``facts`` are filled in on the way."""
     # Left open or with decoder threads, a container can hang processes that are forked later.
     with open_video(path) as container:
@@ -22,7 +24,7 @@ def pyav_frames(path: Path, wanted: tuple[int, int], fps: float | None, facts: V
         clock = FrameClock(stream.time_base or Fraction(1, 1000), stream.guessed_rate)
         facts.codec, facts.time_base = stream.codec_context.name, clock.time_base
         try:
-            yield from _scaled(_timed(clock, _decoded(container, stream, facts), fps), stream, wanted, facts)
+            yield from _scaled(_timed(clock, _decoded(container, stream, facts), fps), stream, wanted, facts, bars)
         finally:
             facts.measured(clock)
 
@@ -95,14 +97,14 @@ def _timed(
 
 
 def _scaled(
-    frames: Iterable[tuple[float, int, Any]], stream: Any, wanted: tuple[int, int], facts: VideoFacts
+    frames: Iterable[tuple[float, int, Any]], stream: Any, wanted: tuple[int, int], facts: VideoFacts, bars: Bars
 ) -> Iterator[DecodedFrame]:
     scaler = VideoReformatter()
     fit: FrameFit | None = None
     image, image_index = np.empty(0, np.uint8), -1
     for time, index, frame in frames:
         if fit is None:
-            fit = FrameFit.of((frame.height, frame.width), wanted, frame.rotation, stream.sample_aspect_ratio)
+            fit = FrameFit.of((frame.height, frame.width), wanted, frame.rotation, stream.sample_aspect_ratio, bars)
             facts.rotation = 90 * fit.quarter_turns
         if index != image_index:
             height, width = fit.coded_size

@@ -2,11 +2,24 @@
 
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import NamedTuple
 
 import numpy as np
 
 # Pixel shapes outside this range are broken headers rather than films.
 WIDEST_PIXEL = 4
+
+
+class Bars(NamedTuple):
+    """Black bars at the sides of an upright picture, as shares of its height and width."""
+
+    top: float
+    bottom: float
+    left: float
+    right: float
+
+
+NO_BARS = Bars(0.0, 0.0, 0.0, 0.0)
 
 
 def over_white(picture: np.ndarray) -> np.ndarray:
@@ -25,6 +38,7 @@ class FrameFit:
         quarter_turns: Turns of 90 degrees counter-clockwise that set the picture upright.
         scaled_height: Height of the upright picture before the centre cut, at least ``height``.
         scaled_width: Width of the upright picture before the centre cut, at least ``width``.
+        shift: How far below and right of the centre is cut, in pixels, where bars are cut off.
     """
 
     height: int
@@ -32,6 +46,7 @@ class FrameFit:
     quarter_turns: int
     scaled_height: int
     scaled_width: int
+    shift: tuple[int, int] = (0, 0)
 
     @classmethod
     def of(
@@ -40,6 +55,7 @@ class FrameFit:
         wanted: tuple[int, int],
         rotation: float = 0.0,
         pixel_aspect: Fraction | None = None,
+        bars: Bars = NO_BARS,
     ) -> "FrameFit":
         """Plans the shorter side to be scaled to the wanted one, as the video is meant to be seen.
 
@@ -48,6 +64,7 @@ class FrameFit:
             wanted: (height, width) in pixels.
             rotation: Degrees counter-clockwise by which players turn the picture.
             pixel_aspect: Width of a source pixel divided by its height; None or 0 when unknown.
+            bars: What is to be cut off at the sides.
         """
         tall, wide = Fraction(source[0]), Fraction(source[1])
         if pixel_aspect and Fraction(1, WIDEST_PIXEL) <= pixel_aspect <= WIDEST_PIXEL:
@@ -56,10 +73,24 @@ class FrameFit:
         if turns % 2:
             tall, wide = wide, tall
         height, width = wanted
+        if bars != NO_BARS:
+            return cls._without_bars((float(tall), float(wide)), wanted, turns, bars)
         # The side that would fall short decides the scale.
         if wide * height >= tall * width:
             return cls(height, width, turns, height, max(width, round(wide * height / tall)))
         return cls(height, width, turns, max(height, round(tall * width / wide)), width)
+
+    @classmethod
+    def _without_bars(cls, upright: tuple[float, float], wanted: tuple[int, int], turns: int, bars: Bars) -> "FrameFit":
+        inside = upright[0] * (1 - bars.top - bars.bottom), upright[1] * (1 - bars.left - bars.right)
+        scale = max(wanted[0] / inside[0], wanted[1] / inside[1])
+        scaled = [max(least, round(length * scale)) for least, length in zip(wanted, upright, strict=True)]
+        shift = []
+        for before, after, length, least in zip(bars[::2], bars[1::2], scaled, wanted, strict=True):
+            centred = (length - least) // 2
+            # The middle of what is between the bars, as far as the picture reaches.
+            shift.append(min(max(round((before - after) / 2 * length), -centred), length - least - centred))
+        return cls(*wanted, turns, scaled[0], scaled[1], (shift[0], shift[1]))
 
     @property
     def coded_size(self) -> tuple[int, int]:
@@ -81,6 +112,6 @@ class FrameFit:
 
     def cut(self, upright: np.ndarray) -> np.ndarray:
         """Cuts the centre of an upright picture of (scaled_height, scaled_width), as ``finish`` does."""
-        top = (self.scaled_height - self.height) // 2
-        left = (self.scaled_width - self.width) // 2
+        top = (self.scaled_height - self.height) // 2 + self.shift[0]
+        left = (self.scaled_width - self.width) // 2 + self.shift[1]
         return np.ascontiguousarray(upright[top : top + self.height, left : left + self.width])

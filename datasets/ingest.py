@@ -69,7 +69,8 @@ class IngestSettings:
     @property
     def that_matter(self) -> dict[str, Any]:
         """The settings on which the pixels of the stored frames depend."""
-        return {"height": self.height, "width": self.width, "fps": self.fps, "decoder": self.decoder}
+        usual = {"height": self.height, "width": self.width, "fps": self.fps, "decoder": self.decoder}
+        return usual | ({"letterbox": True} if self.curation.letterbox else {})
 
 
 def ingest(videos: VideoFolder, settings: IngestSettings, folder: Path, console: Console) -> None:

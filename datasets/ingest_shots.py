@@ -224,5 +224,6 @@ def _flags(facts: dict[str, Any], fps: float | None) -> dict[str, Any]:
         # A thousandth is the difference between 30 and 29.97.
         "upsampled": bool(fps and facts["source_fps"] and facts["source_fps"] < fps * 0.998),
         "clock_jumps": facts["clock_jumps"],
+        "bars_cut_off": [round(share, 3) for share in facts["bars"]] if any(facts["bars"]) else None,
     }
     return {name: value for name, value in flags.items() if value}

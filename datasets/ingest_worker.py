@@ -39,8 +39,8 @@ def decode(job: dict[str, Any]) -> dict[str, Any]:
         OSError: If the part cannot be written.
     """
     path = Path(job["path"])
-    stream = FrameStream(path, job["height"], job["width"], job["fps"], job["decoder"])
     rules = CurationRules(**job["rules"])
+    stream = FrameStream(path, job["height"], job["width"], job["fps"], job["decoder"], rules.letterbox)
     measures, indices = FrameMeasures(job["fps"] or 0, rules.still_share), []
     with open(job["part"], "wb") as part:
         try:

@@ -13,6 +13,7 @@ from tokenreel.datasets.clip_record import ClipRecord
 from tokenreel.datasets.clip_splits import kinship, with_splits
 from tokenreel.datasets.clip_store import ClipStore, ClipWindows, open_or_ingest
 from tokenreel.datasets.curation import NO_RULES, CurationRules, Stretch, stretches_of
+from tokenreel.datasets.frame_fit import Bars, FrameFit
 from tokenreel.datasets.frame_measures import FrameMeasures, difference_hash, sharpness_of, thumbnails_of
 from tokenreel.datasets.ingest import IngestSettings
 from tokenreel.datasets.near_duplicates import NEAR, SeenVideos
@@ -354,6 +355,40 @@ def test_when_nothing_is_left_the_rules_are_named(tmp_path: Path) -> None:
     write_video(tmp_path / "set/a.mkv", still(20, 1), 10)
     with pytest.raises(ValueError, match=r"can be used .*20 frames static.*, or turn rules of curation off"):
         stored(tmp_path / "set")
+
+
+def test_black_bars_are_cut_off_if_asked_for(tmp_path: Path) -> None:
+    wide = scene(30, 1, 96)[:, :48]
+    framed = np.pad(wide, ((0, 0), (12, 12), (8, 8), (0, 0)))
+    write_video(tmp_path / "set/a.mkv", np.concatenate([np.zeros_like(framed[:9]), framed]), 10)
+    write_video(tmp_path / "set/lopsided.mkv", np.pad(wide, ((0, 0), (24, 0), (0, 0), (0, 0))), 10)
+    rules = replace(RULES, letterbox=True)
+    store = stored(tmp_path / "set", rules, height=48, width=96)
+    record, lopsided = store.records
+    assert np.array_equal(store.frames(record), wide) and record.start == 9
+    assert record.flags == {"bars_cut_off": [0.167, 0.167, 0.071, 0.071]} and lopsided.flags == {}
+    plain = stored(tmp_path / "set", height=48, width=96)
+    assert not np.array_equal(plain.frames(plain.records[0]), wide) and plain.records[0].flags == {}
+    assert plain.fingerprint != store.fingerprint and plain.path != store.path
+
+
+def test_bars_are_cut_from_any_shape() -> None:
+    for upright in ((72, 128), (1080, 1920), (90, 40)):
+        for wanted in ((64, 64), (32, 80), (80, 32)):
+            for bars in (Bars(0.2, 0.2, 0, 0), Bars(0, 0.01, 0.3, 0.25), Bars(0.25, 0.25, 0.25, 0.25)):
+                for turns in range(4):
+                    coded = upright if turns % 2 == 0 else upright[::-1]
+                    fit = FrameFit.of(coded, wanted, 90 * turns, bars=bars)
+                    rows = np.linspace(0, 1, fit.scaled_height, endpoint=False) + 0.5 / fit.scaled_height
+                    columns = np.linspace(0, 1, fit.scaled_width, endpoint=False) + 0.5 / fit.scaled_width
+                    cut = fit.cut(np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1))
+                    assert cut.shape == (*wanted, 2)
+                    # A pixel of rounding on either side.
+                    for axis, length in enumerate((fit.scaled_height, fit.scaled_width)):
+                        before, after = bars[2 * axis : 2 * axis + 2]
+                        assert (
+                            cut[..., axis].min() > before - 1 / length and cut[..., axis].max() < 1 - after + 1 / length
+                        )
 
 
 # the shared videos
