@@ -10,6 +10,7 @@ import pytest
 from accelerate.state import AcceleratorState
 from torch.utils.flop_counter import FlopCounterMode
 
+from tokenreel.datasets.video_writer import write_video
 from tokenreel.tokenizer import VideoTokenizer
 from tokenreel.tools import make_world, tokenize_dataset, train_gpt, train_tokenizer
 from tokenreel.training import optimizer as muon
@@ -65,6 +66,20 @@ def test_protocol_writes_rows_and_curves(clips: Path, tmp_path: Path) -> None:
     assert found["step 2", "val_psnr"]["ours"] == pytest.approx(np.mean(seeds)) and seeds[0] != seeds[1]
     assert found["step 2", "val_psnr"]["alternative"] is None  # VideoGPT was not measured on these clips
     assert out.with_suffix(".png").stat().st_size > 1000
+
+
+# ingest
+
+
+def test_ingest_is_measured_against_bare_decoding(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (20, 32, 48, 3), np.uint8)
+    write_video(tmp_path / "videos/a.mp4", frames, 30)
+    out = tmp_path / "ingest.json"
+    run("ingest.py", "--data", tmp_path / "videos", "--sizes", 32, "--rounds", 1, "--out", out)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["case"] for row in rows[::2]] == ["a.mp4 to 32x32, 10 fps", "a.mp4 to 32x32, every frame"]
+    for speed, share in zip(rows[::2], rows[1::2], strict=True):
+        assert share["ours"] == pytest.approx(speed["ours"] / speed["alternative"]) and share["ours"] > 0
 
 
 # the GPT
