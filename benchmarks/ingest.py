@@ -12,6 +12,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -31,8 +32,7 @@ def bare(path: Path, size: int) -> tuple[int, float]:
     """Frames in a file, and CPU seconds that decoding and resizing takes."""
     began, frames = time.process_time(), 0
     with av.open(str(path)) as container:
-        stream = container.streams.best("video")
-        assert stream is not None
+        stream: Any = container.streams.best("video")
         stream.codec_context.thread_type, stream.codec_context.thread_count = "NONE", 1
         scaler = VideoReformatter()
         for frame in container.decode(stream):

@@ -88,9 +88,7 @@ def ingest(videos: VideoFolder, settings: IngestSettings, folder: Path, console:
     """
     found, rejected = videos.describe()
     records: list[ClipRecord] = []
-    given: dict[str, str | None] = {}
-    sources: list[str] = []
-    left_out: Counter[str] = Counter()
+    sources: list[dict[str, Any]] = []
     with (
         (folder / FRAMES_FILE).open("wb") as frames,
         _progress(console) as bar,
@@ -108,23 +106,19 @@ def ingest(videos: VideoFolder, settings: IngestSettings, folder: Path, console:
             except OSError as error:
                 raise _cannot_write(folder, str(error)) from error
             records += kept
-            given |= {record.key: video.split for record in kept}
-            sources.append(json.dumps(source.told))
-            for stretch in source.stretches:
-                if stretch.dropped:
-                    left_out[stretch.dropped] += stretch.frames
+            sources.append(source.told)
             if not kept:
                 rejected.append(Rejected(video.name, rejection(source.stretches)))
         frames.flush()
         os.fsync(frames.fileno())
     if not records:
         raise ValueError(_all_rejected(videos.root, rejected))
-    shots = len(records)
-    records = with_splits(with_duplicates(records), given)
+    shots, folders = len(records), {video.name: video.split for video in found}
+    records = with_splits(with_duplicates(records), {record.key: folders[record.file] for record in records})
     write_lines(folder / CLIPS_FILE, [record.to_json() for record in records])
-    write_lines(folder / SOURCES_FILE, sources)
+    write_lines(folder / SOURCES_FILE, [json.dumps(source) for source in sources])
     write_lines(folder / REJECTED_FILE, [json.dumps(vars(item)) for item in rejected])
-    summary = _summary(videos, settings, records, rejected) | {"shots": shots, "left_out": dict(left_out)}
+    summary = _summary(videos, settings, records, rejected) | {"shots": shots, "left_out": _left_out(sources)}
     (folder / STORE_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="ascii")
 
 
@@ -197,6 +191,14 @@ def _summary(
         "rejected": len(rejected),
         "ignored": dict(videos.others),
     }
+
+
+def _left_out(sources: list[dict[str, Any]]) -> dict[str, int]:
+    """Number of frames by the reason why they are not in the store."""
+    frames: Counter[str] = Counter()
+    for stretch in (stretch for source in sources for stretch in source["stretches"] if stretch["dropped"]):
+        frames[stretch["dropped"]] += stretch["stop"] - stretch["start"]
+    return dict(frames)
 
 
 def _all_rejected(root: Path, rejected: list[Rejected]) -> str:

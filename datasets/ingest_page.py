@@ -151,7 +151,7 @@ def _copies(store: ClipStore, report: dict[str, Any]) -> str:
         for copy, of in pairs
         if of is not None
     ]
-    return f"<h2>Copies, kept on one side of the split: {len(pairs)}</h2>" + _gallery(figures[:SHOWN_PER_REASON])
+    return f"<h2>Copies: {len(pairs)}</h2>" + _gallery(figures[:SHOWN_PER_REASON])
 
 
 def _charts(report: dict[str, Any]) -> str:

@@ -55,23 +55,13 @@ def ingest_report(store: ClipStore) -> dict[str, Any]:
     rejected = [json.loads(line) for line in (store.path / REJECTED_FILE).read_text(encoding="ascii").splitlines()]
     stretches = [{"fps": source["fps"], **stretch} for source in sources for stretch in source["stretches"]]
     kept = [stretch for stretch in stretches if stretch["dropped"] is None]
-    unreadable = {entry["file"] for entry in rejected} - {source["file"] for source in sources}
     return {
         "source": store.info["source"],
         "clip_store": str(store.path),
         "fingerprint": store.fingerprint,
         "settings": store.info["settings"],
         "curation": store.info["curation"],
-        "totals": {
-            "videos": len(sources) + len(unreadable),
-            "videos_kept": len({record.file for record in store.records}),
-            "videos_rejected": len(rejected),
-            "videos_damaged": sum(source["damaged"] is not None for source in sources),
-            "shots": len(kept),
-            "frames": sum(source["frames"] for source in sources),
-            "frames_kept": sum(record.frames for record in store.records),
-            "seconds_kept": round(sum(_seconds(stretch) for stretch in kept), 3),
-        },
+        "totals": _totals(store, sources, rejected, kept),
         "splits": {split: _split(store.split(split)) for split in sorted({r.split for r in store.records})},
         "left_out": _left_out(stretches),
         "labels": dict(
@@ -95,6 +85,25 @@ def ingest_report(store: ClipStore) -> dict[str, Any]:
             "resolution": _most_common(f"{s['source_width']}x{s['source_height']}" for s in sources),
         },
         "videos": [{**s, "stretches": [_without_picture(part) for part in s["stretches"]]} for s in sources],
+    }
+
+
+def _totals(
+    store: ClipStore,
+    sources: Sequence[dict[str, Any]],
+    rejected: Sequence[dict[str, str]],
+    kept: Sequence[dict[str, Any]],
+) -> dict[str, float]:
+    unreadable = {entry["file"] for entry in rejected} - {source["file"] for source in sources}
+    return {
+        "videos": len(sources) + len(unreadable),
+        "videos_kept": len({record.file for record in store.records}),
+        "videos_rejected": len(rejected),
+        "videos_damaged": sum(source["damaged"] is not None for source in sources),
+        "shots": len(kept),
+        "frames": sum(source["frames"] for source in sources),
+        "frames_kept": sum(record.frames for record in store.records),
+        "seconds_kept": round(sum(_seconds(stretch) for stretch in kept), 3),
     }
 
 

@@ -99,7 +99,7 @@ def rejection(stretches: Sequence[Stretch]) -> str:
     counts = Counter[str]()
     for stretch in stretches:
         counts[stretch.dropped or ""] += stretch.frames
-    return f"{LEFT_NOTHING}: " + ", ".join(f"{count} frames {reason}" for reason, count in counts.items())
+    return f"{LEFT_NOTHING}: " + ", ".join(f"{n} frame{'s' * (n > 1)} {reason}" for reason, n in counts.items())
 
 
 class ShotWriter:
