@@ -33,6 +33,7 @@ SHORT = "--batch-size 3 --log-every 1 --wandb disabled --device cpu --precision 
 TINY = "--model.width 16 --model.encoder-depth 1 --model.decoder-depth 1 --model.levels 5 5"
 TOKENIZER = f"train_tokenizer --cache clips --size 32 {SHORT} {TINY}"
 GPT = f"train_gpt --shards tokens {SHORT} --model.dim 64 --model.depth 2"
+AS_IT_IS = "--curation.no-static --curation.frozen 0 --curation.black 0"
 # Logs of real trainings, rounded; the file's "about" says of what.
 REAL = json.loads(Path(__file__).with_name("run_logs.json").read_text())["runs"]
 ILL = {
@@ -191,7 +192,8 @@ def noise(seed: int, frames: int) -> np.ndarray:
 
 def test_floats_written_as_bytes_leave_few_codes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     data = videos(tmp_path / "data", [noise(seed, 16) // 255 for seed in range(4)])
-    call(f"{TOKENIZER.replace('levels 5 5', 'levels 8 5 5 5')} --data {data} --run {tmp_path}/run --steps 100")
+    wide = TOKENIZER.replace("levels 5 5", "levels 8 5 5 5")
+    call(f"{wide} --data {data} --run {tmp_path}/run --steps 100 {AS_IT_IS}")
     found = told(tmp_path / "run")
     assert "all pixel values lie in [-1.00, -" in found["value range"]
     assert "multiply them by 255" in found["value range"]
@@ -225,7 +227,7 @@ def test_another_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_still_videos(tmp_path: Path) -> None:
     data = videos(tmp_path / "data", [noise(seed, 1).repeat(16, axis=0) for seed in range(6)])
-    call(f"{TOKENIZER} --data {data} --run {tmp_path}/run --steps 4 --batch-size 2")
+    call(f"{TOKENIZER} --data {data} --run {tmp_path}/run --steps 4 --batch-size 2 {AS_IT_IS}")
     found = told(tmp_path / "run")
     assert "nothing moves in 100% of the training clips" in found["static data"]
     assert "--clip-frames (now 16)" in found["static data"] and "repeated data" not in found
