@@ -3,8 +3,9 @@
     python benchmarks/sampling.py --out benchmarks/results/sampling_cpu.json
 
 Windows of 1,024 tokens (16 x 8 x 8). Both continue the same prompt of nine latent frames with the same random numbers
-and draw the same indices, interleaved, one thread; the first new latent frame, with the prefill in it, is not timed,
-the next two are: their mean length of cache is that of a clip continued from a quarter of the window to its end.
+and draw the same indices (of nearly all clips, as rounding may decide), interleaved, one thread. The first new latent
+frame, with the prefill in it, is not timed, the next two are: their mean length of cache is that of a clip continued
+from a quarter of the window to its end.
 Medians. The bound reads weights and cache once per step at the memory bandwidth that is measured in the same run;
 weights that stay in a processor's cache can beat it.
 """
