@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conditioned_clips import continued, through_tokenizer
+from model_clips import continued, through_tokenizer
 from report import row
 
 from tokenreel.datasets.data_source import DataSettings, held_out_windows

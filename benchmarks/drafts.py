@@ -5,7 +5,8 @@
 Each model continues the first latent frame of validation clips to the end of its window, interleaved with and without
 drafts, one thread, medians. The two draw the same indices but for rounding, which decides where a random number falls
 on the edge between two indices; how many clips came out the same is told. The first row of a model says how much moves:
-the share of indices that are what they were one latent frame earlier.
+the share of indices that are what they were one latent frame earlier. Where a window slides, reading it again counts
+as a pass.
 """
 
 import argparse

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from conditioned_clips import through_tokenizer
 from judged_balls import Judged, fresh_clips, judge
+from model_clips import bits, through_tokenizer
 from report import report, row
 
 from tokenreel.evaluation.plots import line_plot
 from tokenreel.generation import VideoModel
 from tokenreel.tokenizer.frames import to_frames, to_video
 from tokenreel.training.hardware import keep_freed_memory
-from tokenreel.transformer import ClipConditions, SamplingSettings, sample_indices
+from tokenreel.transformer import SamplingSettings, sample_indices
 
 NOTE = (
     "{clips} new clips of the world of balls, one latent frame given, the other {new} of the window made; means over "
@@ -46,13 +46,6 @@ def continued(model: VideoModel, truth: np.ndarray, settings: SamplingSettings, 
         seconds.append((time.perf_counter() - start) / new)
         clips.append(to_frames(model.tokenizer.decode(made)))
     return np.concatenate(clips), statistics.median(seconds)
-
-
-def bits(model: VideoModel, truth: np.ndarray) -> float:
-    """Bits per token of true clips of which nothing is said."""
-    with torch.no_grad():
-        indices = torch.cat([model.tokenizer.encode(to_video(clip[None])) for clip in truth])
-    return model.bits_per_token(indices, [ClipConditions()] * len(indices))
 
 
 def mean(judged: Judged, given: int) -> tuple[float, float]:

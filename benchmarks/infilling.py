@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from conditioned_clips import through_tokenizer
-from frame_parallel import bits
 from judged_balls import Judged, fresh_clips, judge
+from model_clips import bits, through_tokenizer
 from PIL import Image
 from report import report, row
 

@@ -35,10 +35,12 @@ class _Axis(NamedTuple):
     logarithmic: bool = False
 
     def place(self, value: float) -> float:
+        """Where a value stands, in units of the picture."""
         low, high, value = (math.log10(v) if self.logarithmic else v for v in (self.low, self.high, value))
         return self.begin + (self.end - self.begin) * (value - low) / (high - low)
 
     def ticks(self) -> list[float]:
+        """Round values from end to end."""
         if self.logarithmic:
             powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             steps = (1,) if len(powers) > 4 else (1, 3)

@@ -341,6 +341,13 @@ def test_a_gpt_that_makes_whole_frames_and_fills_in_is_trained_judged_and_sample
         assert said in capsys.readouterr().err
 
 
+def test_given_frames_themselves_stand_at_both_ends_if_asked_for() -> None:
+    parts = [np.full((1, 4, 2, 2, 3), n, np.uint8) for n in range(4)]
+    first, last = np.full_like(parts[0], 8), np.full_like(parts[0], 9)
+    for given, expected in (((first, last), [8, 1, 2, 9]), ((first, None), [8, 1, 2, 3]), ((None, last), [0, 1, 2, 9])):
+        assert [int(part.max()) for part in sample._with_given(iter(parts), *given)] == expected
+
+
 # evaluation
 
 

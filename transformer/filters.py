@@ -28,7 +28,6 @@ class SamplingSettings:
     overlap: int = 0
     """Latent frames still seen when a clip has outgrown the window and it moves on: more is steadier and slower, as
     they are read again each time; 0 is half of the window."""
-
     speculative: Literal["auto", "off"] = "auto"
     """"auto" draws several indices at once from drafts of those that come next, where few clips are made together: the
     same result in less time; "off" draws them one by one."""

@@ -1,4 +1,4 @@
-"""Clips that a model makes, and clips as its tokenizer shows them, for the parts of benchmarks/conditioning.py."""
+"""Clips that a model makes, clips as its tokenizer shows them, and the bits they cost its GPT."""
 
 from collections.abc import Sequence
 
@@ -44,3 +44,10 @@ def through_tokenizer(model: VideoModel, clips: np.ndarray) -> np.ndarray:
         video = to_video(clips[begin : begin + CLIPS_AT_ONCE]).to(model.gpt.device)
         shown.append(to_frames(model.tokenizer.decode(model.tokenizer.encode(video))))
     return np.concatenate(shown)
+
+
+def bits(model: VideoModel, truth: np.ndarray) -> float:
+    """Bits per token of true clips of which nothing is said."""
+    with torch.no_grad():
+        indices = torch.cat([model.tokenizer.encode(to_video(clip[None])) for clip in truth])
+    return model.bits_per_token(indices, [ClipConditions()] * len(indices))
