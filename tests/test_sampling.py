@@ -63,8 +63,9 @@ def test_top_k_keeps_the_k_largest_and_ties_at_the_edge() -> None:
 
 
 @pytest.mark.parametrize("p", [1e-6, 0.1, 0.5, 0.9, 0.999])
-def test_top_p_keeps_the_smallest_set_that_reaches_p(p: float) -> None:
-    logits = torch.randn(50, 20) * 3
+@pytest.mark.parametrize("sharp", [3, 9])  # the second: all rows' few likeliest suffice, and nothing is sorted
+def test_top_p_keeps_the_smallest_set_that_reaches_p(p: float, sharp: float) -> None:
+    logits = torch.randn(50, 80) * sharp
     filtered = keep_top_p(logits, p)
     assert torch.equal(filtered[kept(filtered)], logits[kept(filtered)])
     for row, mask in zip(logits.softmax(-1).double(), kept(filtered), strict=True):
@@ -72,6 +73,13 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p(p: float) -> None:
         assert inside.sum() > p - 1e-6
         assert inside.sum() - inside.min() < p + 1e-6, "a smaller set would do"
         assert len(outside) == 0 or outside.max() <= inside.min()
+
+
+def test_top_p_of_one_row_is_that_of_many() -> None:
+    logits = torch.randn(30, 80) * 9
+    for p in (0.1, 0.5, 0.9, 0.999):
+        alone = torch.cat([keep_top_p(row[None], p) for row in logits])
+        assert torch.equal(alone, keep_top_p(logits, p))
 
 
 def test_top_p_cuts_ties_and_p_1_keeps_all() -> None:

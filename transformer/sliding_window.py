@@ -70,7 +70,7 @@ class SlidingWindow:
         self._sequence[:, 1 : 1 + self._length] = known_frames.flatten(1)
         rows = self._copies * self._clips
         per_pass = self._frame if gpt.config.decoding == "frame" else self._ahead
-        self._decoder = StaticDecoder(gpt, rows, per_pass, settings.dtype, self._order)
+        self._decoder = StaticDecoder(gpt, rows, per_pass, settings.precision, self._order)
         self._tables = gpt.tables()
         self._set_conditions(conditions.to(gpt.device), actions, whole=last is not None)
 

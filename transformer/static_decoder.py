@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from tokenreel.transformer.backbone import LayerWeights, read_layers
 from tokenreel.transformer.config import HEAD_DIM
 from tokenreel.transformer.model import VideoGPT
-from tokenreel.transformer.products import Product, laid_out
+from tokenreel.transformer.products import Precision, Product, laid_out
 from tokenreel.transformer.token_order import TokenOrder
 
 EPS = 1e-12
@@ -38,7 +38,7 @@ class StaticDecoder:
         gpt: The trained model; its weights are copied in their present state.
         batch: Number of sequences B.
         step: Tokens of each sequence that a decode step usually has; the cache has room for so many beyond the window.
-        dtype: Of the matrices, and of what is multiplied by them: float32 or bfloat16. All else is float32.
+        precision: Of the matrices; all else is float32.
         order: Of the tokens; None is that of time.
     """
 
@@ -47,11 +47,11 @@ class StaticDecoder:
         gpt: VideoGPT,
         batch: int,
         step: int = 1,
-        dtype: torch.dtype = torch.float32,
+        precision: Precision = "fp32",
         order: TokenOrder | None = None,
     ) -> None:
         layers, self.final_gain = read_layers(gpt.backbone)
-        self.layers = [_lay_out(layer, batch * step, dtype) for layer in layers]
+        self.layers = [_lay_out(layer, batch * step, precision) for layer in layers]
         self.heads = gpt.config.size.heads
         # Rotary pairs as complex numbers, (N, 2, 1, 32), of queries and of keys: turning is one product.
         angles = torch.stack(gpt.angles(order or gpt.order, gpt.config.num_indices + 1), dim=1)[:, :, None]
@@ -128,14 +128,14 @@ class StaticDecoder:
         return turned[:, :, 0], turned[:, :, 1], qkv[:, :, 2]
 
 
-def _lay_out(layer: LayerWeights, rows: int, dtype: torch.dtype) -> _Layer:
+def _lay_out(layer: LayerWeights, rows: int, precision: Precision) -> _Layer:
     return _Layer(
-        laid_out(layer.qkv, None, rows, dtype),
+        laid_out(layer.qkv, None, rows, precision),
         layer.gains,
-        laid_out(layer.out, None, rows, dtype),
-        laid_out(layer.up, layer.up_bias, rows, dtype),
-        laid_out(layer.gate, layer.gate_bias, rows, dtype),
-        laid_out(layer.down, None, rows, dtype),
+        laid_out(layer.out, None, rows, precision),
+        laid_out(layer.up, layer.up_bias, rows, precision),
+        laid_out(layer.gate, layer.gate_bias, rows, precision),
+        laid_out(layer.down, None, rows, precision),
     )
 
 
