@@ -55,7 +55,8 @@ class Config(SamplingSettings):
     where --prompt or --prompts says what is to be seen and no --input is given."""
     top_p: float = 0.9
     """Draw among the likeliest indices that together have this probability; 1 is all, and lets one index from the
-    far tail break an object now and then."""
+    far tail break an object now and then. For clips from nothing rather 1: what may begin anywhere is unlikely at each
+    place, and with less it begins too late or not at all."""
     last_frames: int = 0
     """Frames given that come after the new ones, which then fill in what lies between: the end of each validation
     clip, or what --input shows there. The model must have been trained with --infilling, and all fit its window."""
@@ -115,6 +116,8 @@ def sample(config: Config) -> None:
     check_writable(config.out)
     if any(side % 2 for side in model.frame_size) and any(request.format != "gif" for request in requests):
         print("odd frame sizes are padded to even ones, as the format needs; gif keeps them")
+    if not config.given_frames and config.top_p < 1:
+        print(f"clips from nothing: if things are missing, try --top-p 1 instead of {config.top_p}")
 
     every = -(-(config.given_frames + max(lengths)) // model.window)  # of a long clip not all is shown
     shown = _continued(config, model, truth, requests, lengths, said, every)
