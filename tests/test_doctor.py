@@ -169,7 +169,7 @@ def test_slow_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return right(self, clips)
 
     monkeypatch.setattr(ClipWindows, "batch", batch)
-    monkeypatch.setattr("tokenreel.training.loop.time.perf_counter", lambda: now() + slept[0])
+    monkeypatch.setattr("tokenreel.training.meter.time.perf_counter", lambda: now() + slept[0])
     call(f"{TOKENIZER} --data world --run {tmp_path}/run --steps 8")
     assert "expected a few per cent: put the decoded videos (--cache)" in told(tmp_path / "run")["idle on data"]
 

@@ -16,7 +16,7 @@ from torch import nn
 from tokenreel.training import hardware
 from tokenreel.training.command_line import parse, run_tool
 from tokenreel.training.hardware import WORTH_COMPILING, compiles, peak_memory_mb, pick_device, pick_precision
-from tokenreel.training.loop import _Meter
+from tokenreel.training.meter import Meter
 from tokenreel.training.run_log import RunLog, _cost, _within
 from tokenreel.training.settings import TrainingSettings
 
@@ -87,12 +87,12 @@ def test_the_progress_bar_shows_results_and_costs() -> None:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time in seconds, set by hand."""
     now = [0.0]
-    monkeypatch.setattr("tokenreel.training.loop.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("tokenreel.training.meter.time.perf_counter", lambda: now[0])
     return now
 
 
 def test_on_a_cpu_the_time_of_a_batch_is_time_waited(clock: list[float]) -> None:
-    meter = _Meter(4, torch.device("cpu"))
+    meter = Meter(4, torch.device("cpu"))
     for _ in range(2):
         with meter.waiting():
             clock[0] += 1.0
@@ -124,7 +124,7 @@ def test_on_a_gpu_only_the_time_without_work_is_time_waited(
     monkeypatch.setattr(torch.cuda, "Event", Event)
     shares = []
     for work in (5.0, 0.5):  # seconds of the GPU per step; a batch takes one
-        meter = _Meter(0, torch.device("cuda"))
+        meter = Meter(0, torch.device("cuda"))
         for _ in range(3):
             with meter.waiting():
                 clock[0] += 1.0

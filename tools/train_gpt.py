@@ -19,12 +19,13 @@ from torch import Tensor
 
 from tokenreel.datasets.caption_table import CAPTIONS, CaptionTable
 from tokenreel.datasets.order import Order, exposure
-from tokenreel.datasets.token_shards import TokenShards, splits
+from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.evaluation.film_strip import side_by_side, write_film_strip
-from tokenreel.tokenizer import VideoTokenizer, fingerprint
+from tokenreel.tokenizer import VideoTokenizer
 from tokenreel.tokenizer.frames import to_frames
-from tokenreel.tokenizer.pretrained import find_folder, read_judgement
+from tokenreel.tokenizer.pretrained import read_judgement
+from tokenreel.tools.gpt_data import matching_tokenizer, told, validation_split
 from tokenreel.training.command_line import command, run_tool
 from tokenreel.training.hardware import peak_memory_mb, pick_device
 from tokenreel.training.loop import Evaluation, train
@@ -106,7 +107,7 @@ class GPTStage:
     def __init__(self, config: Config, shards: TokenShards, tokenizer: Path) -> None:
         self.config, self.shards, self.tokenizer_folder = config, shards, tokenizer
         self.tokenizer = VideoTokenizer.from_pretrained(tokenizer)
-        split, made_by = _validation_split(config.shards), shards.manifest.tokenizer
+        split, made_by = validation_split(config.shards), shards.manifest.tokenizer
         self.held_out = TokenShards.open(config.shards, split, made_by, config.verify)
         manifest = shards.manifest
         self.model = VideoGPT(
@@ -218,56 +219,6 @@ class GPTStage:
         return [video, picture]
 
 
-def _validation_split(folder: Path) -> str:
-    """``val``, or ``train`` where there are no validation clips.
-
-    Raises:
-        ValueError: If tokenizing was stopped before the validation clips were finished.
-    """
-    if "val" in splits(folder):
-        return "val"
-    if (folder / "val").is_dir():
-        raise ValueError(f"the shards in {folder / 'val'} are unfinished; run tools/tokenize_dataset.py again")
-    print("there are no validation clips: validation figures are of training clips")
-    return "train"
-
-
-def _matching_tokenizer(config: Config, shards: TokenShards) -> Path:
-    """The tokenizer's folder, if it is the one that made the shards.
-
-    Raises:
-        ValueError: If it is another one.
-    """
-    folder = find_folder(config.tokenizer or config.shards / "tokenizer")
-    found, expected = fingerprint(folder), shards.manifest.tokenizer
-    if found != expected:
-        raise ValueError(
-            f"the shards in {config.shards} were made by tokenizer {expected[:12]}, got {folder} with {found[:12]}; "
-            "tokenize with this tokenizer, or pass the one that made them"
-        )
-    return folder
-
-
-def _told(known: ConditionConfig, wanted: tuple[str, ...]) -> str:
-    """What the model is conditioned on, in words.
-
-    Raises:
-        ValueError: If some kinds were asked for by name and the shards lack one.
-    """
-    missing = [kind for kind in wanted if kind not in known.kinds]
-    if missing and wanted != KINDS:
-        raise ValueError(
-            f"conditions {' '.join(wanted)}: the shards have no {' and no '.join(missing)}; leave that out, or "
-            "tokenize videos that have them (actions_mismatch in clips.jsonl says where their number was wrong)"
-        )
-    said = {
-        "labels": f"{len(known.labels)} labels",
-        "captions": f"captions of up to {known.caption_words} {'tokens' if known.text_encoder else 'words'}",
-        "actions": f"actions ({', '.join(known.action_names) or f'{known.action_size} numbers'})",
-    }
-    return "conditioned on " + (", ".join(said[kind] for kind in known.kinds) or "nothing")
-
-
 def _advise(config: Config, clips: int, clips_per_frame: float) -> None:
     """Say when a run is so long for its data that it may learn it by heart."""
     times = exposure(config.steps, config.batch_size, clips) * clips_per_frame
@@ -282,14 +233,14 @@ def train_gpt(config: Config) -> None:
     """Open the shards, train, and say where the model is."""
     pick_device(config.device)
     shards = TokenShards.open(config.shards, "train", verify=config.verify)
-    tokenizer = _matching_tokenizer(config, shards)
+    tokenizer = matching_tokenizer(config.shards, shards.manifest.tokenizer, config.tokenizer)
     torch.manual_seed(config.seed)
     stage = GPTStage(config, shards, tokenizer)
     manifest = shards.manifest
     made_of = {"tokenizer": manifest.tokenizer, "grid": manifest.grid, "hop": manifest.hop, "clips": len(shards)}
     made_of["gpt_format_version"] = FORMAT_VERSION
     resolved: dict[str, Any] = {**asdict(replace(config, resume=False)), "made_of": {**made_of, **manifest.source}}
-    print(_told(stage.model.config.conditions, config.conditions))
+    print(told(stage.model.config.conditions, config.conditions))
     _advise(config, len(shards), manifest.clip_frames / manifest.hop)
     train(
         stage,

@@ -6,9 +6,8 @@ gradients, clipping, schedule, weight average, checkpoints, log. What step ``s``
 """
 
 import os
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
@@ -26,6 +25,7 @@ from tokenreel.training.hardware import (
     pick_device,
     pick_precision,
 )
+from tokenreel.training.meter import Meter
 from tokenreel.training.optimizer import build_optimizer
 from tokenreel.training.retreat import Retreat
 from tokenreel.training.run_folder import open_run
@@ -91,7 +91,7 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
     log = RunLog(settings.run, config, first, settings.steps, settings.wandb)
     if first:
         log.console.print(ready.resumed, soft_wrap=True)
-    meter, sound = _Meter(first, ready.device), first
+    meter, sound = Meter(first, ready.device), first
     try:
         for step in range(first, settings.steps):
             done = step + 1
@@ -191,53 +191,3 @@ def _evaluate(stage: Stage, ready: _Ready, log: RunLog, step: int) -> None:
         log.media(step, f"samples/{path.stem.rsplit('_', 1)[0]}", path)
     if found.verdict == "go back":
         _evaluate(stage, ready, log, step)  # the last figures told are of the weights that go on
-
-
-class _Meter:
-    """Clock of the training steps alone: evaluation and saving do not count."""
-
-    def __init__(self, step: int, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
-        self._restart(step)
-
-    def _restart(self, step: int) -> None:
-        self._step = step
-        self._begin = time.perf_counter()
-        self._paused = self._waited = 0.0
-        self._gaps: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Time spent on a batch; of a GPU the time in which it had nothing else to do, since it works behind us."""
-        begin, before = time.perf_counter(), self._mark()
-        yield
-        self._waited += 0.0 if self._on_gpu else time.perf_counter() - begin
-        after = self._mark()
-        if before is not None and after is not None:
-            self._gaps.append((before, after))
-
-    def _mark(self) -> "torch.cuda.Event | None":
-        """A point in the GPU's queue of work."""
-        if not self._on_gpu:
-            return None
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Time that is no training."""
-        begin = time.perf_counter()
-        yield
-        self._paused += time.perf_counter() - begin
-
-    def take(self, step: int) -> tuple[int, float, float]:
-        """Steps and seconds since the last call, and the share of them spent waiting for data.
-
-        To be called when the loss of the last step is known: then the marks in a GPU's queue have been passed.
-        """
-        seconds = max(time.perf_counter() - self._begin - self._paused, 1e-9)
-        waited = self._waited + sum(before.elapsed_time(after) for before, after in self._gaps) / 1000
-        result = step - self._step, seconds, waited / seconds
-        self._restart(step)
-        return result
