@@ -20,6 +20,7 @@ from torch import Tensor
 from tokenreel.generation.condition_reader import ConditionReader
 from tokenreel.tokenizer import VideoTokenizer, fingerprint
 from tokenreel.tokenizer.frames import to_frames, to_video
+from tokenreel.tokenizer.pretrained import encoding_fingerprint
 from tokenreel.transformer import ClipConditions, SamplingSettings, VideoGPT, sample_latent_frames
 from tokenreel.transformer.conditions import Action
 from tokenreel.transformer.pretrained import find_folder
@@ -53,7 +54,11 @@ class VideoModel:
 
     @classmethod
     def from_pretrained(
-        cls, folder: Path | str, device: torch.device | str = "cpu", text_encoder: str | None = None
+        cls,
+        folder: Path | str,
+        device: torch.device | str = "cpu",
+        text_encoder: str | None = None,
+        tokenizer: Path | str | None = None,
     ) -> Self:
         """Load a GPT's model folder or run folder, with the tokenizer it carries.
 
@@ -62,10 +67,13 @@ class VideoModel:
             device: Where to run.
             text_encoder: Folder or hub id of the frozen encoder of its captions, where it is not to be found under
                 the name that training knew; it is loaded with the first caption.
+            tokenizer: Folder of another tokenizer with the same encoder and codebook, such as one whose decoder was
+                trained further, in place of the one that the GPT carries.
 
         Raises:
             FileNotFoundError: If the folder, its weights or its tokenizer are missing.
-            ValueError: If the tokenizer in it is not the one the GPT was trained with.
+            ValueError: If the tokenizer in it is not the one the GPT was trained with, or the other one would make
+                other indices.
         """
         home = find_folder(Path(folder))
         gpt = VideoGPT.from_pretrained(home)
@@ -75,8 +83,13 @@ class VideoModel:
                 f"{home / 'tokenizer'} has fingerprint {found[:12]}, expected {gpt.config.tokenizer[:12]}, the "
                 "tokenizer this GPT was trained with; put that one back or train the GPT on this one's shards"
             )
-        tokenizer = VideoTokenizer.from_pretrained(home / "tokenizer")
-        return cls(tokenizer.to(device), gpt.to(device), text_encoder)
+        decoding = home / "tokenizer" if tokenizer is None else Path(tokenizer)
+        if tokenizer is not None and encoding_fingerprint(decoding) != encoding_fingerprint(home / "tokenizer"):
+            raise ValueError(
+                f"{decoding} has another encoder or codebook than the tokenizer this GPT was trained with; expected "
+                f"another decoder at most, as --train decoder --init-from {home / 'tokenizer'} makes it"
+            )
+        return cls(VideoTokenizer.from_pretrained(decoding).to(device), gpt.to(device), text_encoder)
 
     @property
     def fps(self) -> float:

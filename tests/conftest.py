@@ -1,8 +1,11 @@
 """What all tests share: the same random numbers every time, and the shared test videos where they are."""
 
+import json
+import os
 import random
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,59 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the shared test videos are not at {folder}")
     return folder
+
+
+NURSERY = """
+import json, os, random, sys, traceback
+from tokenreel.tools import train_gpt, train_tokenizer
+for line in sys.stdin:
+    job = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.chdir(job["folder"])
+        out = os.open(job["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(out, 1), os.dup2(out, 2)
+        random.seed(0)  # Python gives every fork another state
+        status = 0
+        try:
+            exec(job["code"], {"__name__": "__main__"})
+        except SystemExit as end:
+            status = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+            status = 1
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(status)
+    status = os.waitpid(child, 0)[1]
+    print(os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def fresh_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], tuple[int, str]]]:
+    """Runs code in a process of its own, forked from one that has imported the trainings and done nothing else.
+
+    Returns the exit status, negative for the signal that killed it, and what it printed. The code runs in the folder
+    that is current.
+    """
+    if not hasattr(os, "fork"):
+        pytest.skip("this system cannot fork processes")
+    out = tmp_path_factory.mktemp("processes") / "out"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", NURSERY]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+    ) as nursery:
+        assert nursery.stdin is not None and nursery.stdout is not None
+
+        def run(code: str) -> tuple[int, str]:
+            assert nursery.stdin is not None and nursery.stdout is not None
+            nursery.stdin.write(json.dumps({"code": code, "out": str(out), "folder": os.getcwd()}) + "\n")
+            nursery.stdin.flush()
+            return int(nursery.stdout.readline()), out.read_text()
+
+        yield run
+        nursery.stdin.close()
 
 
 @pytest.fixture

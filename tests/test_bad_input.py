@@ -309,14 +309,14 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, capfd: pytest
         batch = train_tokenizer.TokenizerStage.batch
 
         def broken(stage: Any, step: int) -> dict[str, Any]:
-            if step == 7:
+            if step in (7, 9):  # the first time the weights go back to those of step 5
                 torch.nn.init.constant_(stage.model.tokenizer.decoder.unembed.bias, float("nan"))
             return batch(stage, step)
 
         patch.setattr(train_tokenizer.TokenizerStage, "batch", broken)
         expect_one_line(
             command,
-            r"weights, \S+ the first, are no longer finite: it happened after step 5 and before step 10, by",
+            r"weights, \S+ the first, are no longer finite: it happened after step 9 and before step 10, by",
             capfd,
         )
     assert [p.name for p in (run / "checkpoints").iterdir()] == ["step_000005"]

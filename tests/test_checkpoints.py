@@ -65,10 +65,10 @@ def test_a_checkpoint_restores_everything(tmp_path: Path) -> None:
     assert torch.equal(model.head.weight, other.head.weight) and torch.equal(model.norm.weight, other.norm.weight)
 
 
-def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
+def test_as_many_checkpoints_are_kept_as_were_asked_for(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path) is None
     for step in (9, 999_999, 1_000_000):
-        save_checkpoint(tmp_path, step, *parts(tmp_path))
+        save_checkpoint(tmp_path, step, *parts(tmp_path), keep=2)
     assert saved_names(tmp_path) == ["step_1000000", "step_999999"]
     newest = latest_checkpoint(tmp_path)
     assert newest is not None and newest.name == "step_1000000"
@@ -77,11 +77,11 @@ def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
 def test_a_prolonged_run_drops_what_the_shorter_one_did_while_its_rate_fell(tmp_path: Path) -> None:
     short, long = Schedule(8, 0, 0.5), Schedule(40, 0, 0.5)
     for step in (2, 4, 5, 6, 8):
-        save_checkpoint(tmp_path, step, *parts(tmp_path), schedule=short)
+        save_checkpoint(tmp_path, step, *parts(tmp_path), schedule=short, keep=2)
     assert saved_names(tmp_path) == ["step_000005", "step_000006", "step_000008"]
     assert checkpoint_for(tmp_path, short) == tmp_path / "checkpoints" / "step_000008"
     assert checkpoint_for(tmp_path, long) == tmp_path / "checkpoints" / "step_000005"
-    save_checkpoint(tmp_path, 7, *parts(tmp_path), schedule=long)
+    save_checkpoint(tmp_path, 7, *parts(tmp_path), schedule=long, keep=2)
     assert saved_names(tmp_path) == ["step_000005", "step_000007"]
     (tmp_path / "checkpoints" / "step_000005" / "meta.json").write_text('{"format_version": 1, "step": 5}')
     assert checkpoint_for(tmp_path, Schedule(4, 0, 0.0)) == tmp_path / "checkpoints" / "step_000005", (

@@ -44,6 +44,13 @@ class VideoTokenizer(nn.Module):
         self.quantizer = build_quantizer(config)
         self.encoder = Encoder(config.stride, config.width, config.encoder_depth, self.quantizer.dim)
         self.decoder = Decoder(config.stride, config.width, config.decoder_depth, self.quantizer.dim)
+        self.encoding_frozen = False
+
+    def freeze_encoding(self) -> None:
+        """Keep encoder and codebook as they are: from here on the decoder alone trains, and indices stay the same."""
+        self.encoder.requires_grad_(False)
+        self.quantizer.requires_grad_(False)
+        self.encoding_frozen = True
 
     def forward(self, video: Tensor) -> TokenizerOutput:
         """Reconstruct a batch, with a gradient through the quantizer.
@@ -58,6 +65,10 @@ class VideoTokenizer(nn.Module):
         self._check(video)
         if video.device.type == "cpu" and not torch.compiler.is_compiling():
             check_values(video)  # on a GPU it would wait for the device at every step
+        if self.encoding_frozen:
+            with torch.no_grad():
+                indices, none = self.quantizer.indices(self.encoder(video)), video.new_zeros(())
+            return TokenizerOutput(self.decoder(self.quantizer.codes(indices)).float(), indices, none, none)
         quantized = self.quantizer(self.encoder(video))
         reconstruction = self.decoder(quantized.codes).float()
         return TokenizerOutput(reconstruction, quantized.indices, quantized.commitment_loss, quantized.entropy_loss)

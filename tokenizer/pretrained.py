@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from tokenreel.tokenizer.config import TokenizerConfig
 
 KIND = "tokenreel video tokenizer"
+NOT_OF_ENCODING = {"decoder_depth", "entropy_weight", "commitment_weight", "vq_decay"}
+"""Settings that indices do not depend on."""
 
 
 def find_folder(folder: Path) -> Path:
@@ -41,6 +44,21 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in ("config.json", "model.safetensors"):
         digest.update((folder / name).read_bytes())
+    return digest.hexdigest()
+
+
+def encoding_fingerprint(folder: Path) -> str:
+    """sha256 over what indices depend on, encoder and codebook: 64 hex digits.
+
+    Two tokenizers that share it give every video the same indices; their decoders may differ.
+    """
+    config, state = load_folder(folder)
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in NOT_OF_ENCODING}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in sorted(name for name in state if not name.startswith("decoder.")):
+        tensor = state[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -1,6 +1,7 @@
 """How a codebook is used: perplexity and dead codes over a window of batches."""
 
 from collections import deque
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,6 +52,17 @@ class CodebookUsage:
     def dead_codes(self) -> int:
         """Codes unused in the window."""
         return int((self.counts == 0).sum())
+
+    def state_dict(self) -> dict[str, Any]:
+        """The batches in the window."""
+        return {"batches": [batch.cpu() for batch in self._batches]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Count what :meth:`state_dict` told, and nothing else."""
+        self.counts.zero_()
+        self._batches.clear()
+        for batch in state["batches"]:
+            self.update(batch)
 
     def _count(self, batch: Tensor, times: int) -> None:
         self.counts.index_add_(0, batch.long(), torch.full_like(batch, times, dtype=torch.int64))

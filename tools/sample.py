@@ -48,6 +48,9 @@ class Config(SamplingSettings):
 
     model: Path = Path("runs/gpt")
     """Run folder or model folder of the GPT."""
+    tokenizer: Path | None = None
+    """Another tokenizer with the same encoder and codebook, such as one whose decoder was trained further; default:
+    the one that the model carries."""
     input: Path | None = None
     """A video to continue, of any size and rate; default: clips of the validation split."""
     prompt_frames: int | None = None
@@ -103,7 +106,7 @@ class Config(SamplingSettings):
 def sample(config: Config) -> None:
     """Continue prompts, write the clips and the comparison, and print where they are."""
     requests = _requests(config)
-    model = VideoModel.from_pretrained(config.model, pick_device(config.device), config.text_encoder)
+    model = VideoModel.from_pretrained(config.model, pick_device(config.device), config.text_encoder, config.tokenizer)
     config.check_codebook(model.gpt.config.head_sizes)
     lengths = [_new_frames(request, config, model) for request in requests]
     if config.given_frames + max(lengths) > model.window:

@@ -10,6 +10,7 @@ continued into a video (samples/). The run folder's model/ carries a copy of the
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,15 +23,21 @@ from tokenreel.datasets.order import Order, exposure
 from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.evaluation.film_strip import side_by_side, write_film_strip
-from tokenreel.tokenizer import VideoTokenizer
+from tokenreel.tokenizer import VideoTokenizer, fingerprint
 from tokenreel.tokenizer.frames import to_frames
 from tokenreel.tokenizer.pretrained import read_judgement
 from tokenreel.tools.gpt_data import matching_tokenizer, told, validation_split
+from tokenreel.tools.parents import start_gpt
+from tokenreel.training.best import Aim
 from tokenreel.training.command_line import command, run_tool
 from tokenreel.training.hardware import peak_memory_mb, pick_device
-from tokenreel.training.loop import Evaluation, train
+from tokenreel.training.initial_weights import goes_on, parent_of
+from tokenreel.training.loop import train
 from tokenreel.training.provenance import provenance
+from tokenreel.training.run_lock import claimed
 from tokenreel.training.settings import TrainingSettings
+from tokenreel.training.stage import Evaluation
+from tokenreel.training.watch import BITS
 from tokenreel.transformer import (
     PRESETS,
     ConditionConfig,
@@ -104,6 +111,8 @@ TOOL_PRESETS = {
 class GPTStage:
     """The GPT, its shards and how it is judged."""
 
+    aim, level = Aim("val/bits_per_token", higher=False), BITS
+
     def __init__(self, config: Config, shards: TokenShards, tokenizer: Path) -> None:
         self.config, self.shards, self.tokenizer_folder = config, shards, tokenizer
         self.tokenizer = VideoTokenizer.from_pretrained(tokenizer)
@@ -125,13 +134,16 @@ class GPTStage:
                 infilling=config.infilling,
                 z_loss=config.z_loss,
                 fps=manifest.fps or shards.clip(0)[1]["fps"],
-                tokenizer=manifest.tokenizer,
+                tokenizer=fingerprint(tokenizer),
             )
         )
         self.model.backbone.checkpoint_activations = config.checkpoint_activations
         encoded = self.model.config.conditions.text_encoder
         self.caption_table = CaptionTable.open(config.shards / CAPTIONS) if encoded else None
         self.order = Order(len(shards), config.batch_size, config.seed)
+        self.parent = parent_of(config.run)
+        if config.init_from and not goes_on(config.run, config.resume):
+            self.parent = start_gpt(self.model, config.init_from, tokenizer)
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """Clips of a step as indices and conditions."""
@@ -144,11 +156,14 @@ class GPTStage:
     def observe(self, output: GPTOutput) -> None:
         """Nothing is counted over windows here."""
 
+    def error(self, output: GPTOutput) -> float:
+        """Bits per token."""
+        return output.losses.mean().item() / math.log(2)
+
     def metrics(self, output: GPTOutput, steps: int, seconds: float) -> dict[str, float]:
         """Bits, speed, exposures."""
-        bits = output.losses.mean().item() / math.log(2)
         tokens = steps * self.config.batch_size * self.model.config.num_indices
-        return {"train/bits_per_token": bits, "speed/tokens_per_s": tokens / seconds}
+        return {"train/bits_per_token": self.error(output), "speed/tokens_per_s": tokens / seconds}
 
     @torch.no_grad()
     def evaluate(self, step: int, folder: Path) -> Evaluation:
@@ -171,7 +186,7 @@ class GPTStage:
             **{f"tokenizer/{name}": value for name, value in read_judgement(self.tokenizer_folder).items()},
         }
         shown = chosen[:: max(1, count // max(1, self.config.samples))][: self.config.samples]
-        return Evaluation(metrics, self._show(shown, step, folder))
+        return Evaluation(metrics, partial(self._show, shown, step, folder))
 
     def export(self, folder: Path, step: int) -> None:
         """Save the model folder with its tokenizer and where it comes from."""
@@ -185,9 +200,17 @@ class GPTStage:
                 peak_memory_mb=peak_memory_mb(self.model.device),
                 shards={"folder": str(self.config.shards), "clips": len(self.shards)},
                 data=self.shards.manifest.source.get("data"),
+                init_from=self.parent,
             ),
             tokenizer=self.tokenizer_folder,
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """It remembers nothing beside its model."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """There is nothing to take up."""
 
     def _inputs(self, shards: TokenShards, clips: np.ndarray) -> dict[str, Tensor]:
         indices, records = shards.batch(clips)
@@ -198,6 +221,7 @@ class GPTStage:
         present = {name: part for name, part in conditions._asdict().items() if part is not None}
         return {"indices": torch.from_numpy(indices), **present}
 
+    @torch.no_grad()
     def _show(self, clips: np.ndarray, step: int, folder: Path) -> list[Path]:
         """Continue the first latent frame of each clip, beside what the tokenizer makes of the whole clip."""
         T = self.model.config.grid[0]
@@ -231,6 +255,12 @@ def _advise(config: Config, clips: int, clips_per_frame: float) -> None:
 
 def train_gpt(config: Config) -> None:
     """Open the shards, train, and say where the model is."""
+    with claimed(config.run, config.resume):
+        _train(config)
+    print(f"GPT in {config.run / 'model'}; next: {command('sample')} --prompt-frames 4 --model {config.run}")
+
+
+def _train(config: Config) -> None:
     pick_device(config.device)
     shards = TokenShards.open(config.shards, "train", verify=config.verify)
     tokenizer = matching_tokenizer(config.shards, shards.manifest.tokenizer, config.tokenizer)
@@ -240,6 +270,7 @@ def train_gpt(config: Config) -> None:
     made_of = {"tokenizer": manifest.tokenizer, "grid": manifest.grid, "hop": manifest.hop, "clips": len(shards)}
     made_of["gpt_format_version"] = FORMAT_VERSION
     resolved: dict[str, Any] = {**asdict(replace(config, resume=False)), "made_of": {**made_of, **manifest.source}}
+    resolved["parent"] = stage.parent
     print(told(stage.model.config.conditions, config.conditions))
     _advise(config, len(shards), manifest.clip_frames / manifest.hop)
     train(
@@ -259,9 +290,9 @@ def train_gpt(config: Config) -> None:
             "decoding",
             "infilling",
             "z_loss",
+            "init_from",
         },
     )
-    print(f"GPT in {config.run / 'model'}; next: {command('sample')} --prompt-frames 4 --model {config.run}")
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -11,8 +11,9 @@ reconstructed validation clips (samples/) and checkpoints; --resume goes on from
 import math
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,11 +30,17 @@ from tokenreel.tokenizer.frames import to_frames, to_video
 from tokenreel.tokenizer.health import codebook_alarm
 from tokenreel.tokenizer.objective import ObjectiveOutput, TokenizerObjective
 from tokenreel.tokenizer.perceptual import SMALLEST_IMAGE
+from tokenreel.tools.parents import start_tokenizer
+from tokenreel.training.best import Aim
 from tokenreel.training.command_line import command, run_tool
 from tokenreel.training.hardware import peak_memory_mb, pick_device
-from tokenreel.training.loop import Evaluation, train
+from tokenreel.training.initial_weights import goes_on, parent_of
+from tokenreel.training.loop import train
 from tokenreel.training.provenance import provenance
+from tokenreel.training.run_lock import claimed
 from tokenreel.training.settings import TrainingSettings
+from tokenreel.training.stage import Evaluation
+from tokenreel.training.watch import SQUARED_ERROR
 
 VALIDATION_CLIPS = 32
 
@@ -48,6 +55,8 @@ class Config(DataSettings, TrainingSettings):
     """Frames per training clip; a multiple of the temporal stride."""
     augment: Literal["none", "flip"] = "none"
     """"flip" mirrors half of the clips left to right (torchvision); for videos that could as well be mirrored."""
+    train: Literal["all", "decoder"] = "all"
+    """"decoder" keeps encoder and codebook of --init-from as they are, so that token shards and GPTs stay valid."""
     model: TokenizerConfig = field(default_factory=TokenizerConfig)
     """Stride, width, depth, quantizer."""
     loss: LossConfig = field(default_factory=LossConfig)
@@ -67,11 +76,18 @@ TOOL_PRESETS = {
 class TokenizerStage:
     """The tokenizer and what it trains on, its clips and how it is judged."""
 
+    aim, level = Aim("val/psnr", higher=True), SQUARED_ERROR
+
     def __init__(self, config: Config, store: ClipStore) -> None:
         self.config, self.store = config, store
         self.windows = ClipWindows(store, "train", config.clip_frames)
         self.order = Order(len(self.windows), config.batch_size, config.seed)
         self.model = TokenizerObjective(VideoTokenizer(config.model), config.loss)
+        self.parent = parent_of(config.run)
+        if config.init_from and not goes_on(config.run, config.resume):
+            self.parent = start_tokenizer(self.model.tokenizer, config.init_from)
+        if config.train == "decoder":
+            self.model.tokenizer.freeze_encoding()
         self.usage = CodebookUsage(config.model.codebook_size)
         held_out = held_out_windows(config, config.clip_frames, one_per_video=False)
         spread = np.linspace(0, len(held_out) - 1, min(VALIDATION_CLIPS, len(held_out))).round().astype(int)
@@ -91,6 +107,10 @@ class TokenizerStage:
     def observe(self, output: ObjectiveOutput) -> None:
         """Count which codes a step used."""
         self.usage.update(output.indices)
+
+    def error(self, output: ObjectiveOutput) -> float:
+        """Squared error, of full scale."""
+        return 10 ** (-output.psnr.item() / 10)
 
     def metrics(self, output: ObjectiveOutput, steps: int, seconds: float) -> dict[str, float]:
         """Losses, each by its name and unweighted; codebook; speed."""
@@ -124,7 +144,7 @@ class TokenizerStage:
         verdict, told = self.model.judge(found, step / self.config.steps)
         if told is not None:
             metrics["warning" if verdict == "go back" else "note"] = told
-        return Evaluation(metrics, self._show(frames, step, folder), verdict)
+        return Evaluation(metrics, partial(self._show, frames, step, folder), verdict)
 
     def export(self, folder: Path, step: int) -> None:
         """Save the model folder with where it comes from."""
@@ -138,8 +158,19 @@ class TokenizerStage:
                 **{f"val_{name}": value for name, value in self.judged.items()},
                 peak_memory_mb=peak_memory_mb(next(self.model.parameters()).device),
                 data=self.config.describe(self.store),
+                init_from=self.parent,
+                same_indices_as=self.parent["fingerprint"] if self.parent and self.config.train == "decoder" else None,
             ),
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Codes that the last steps used, and the last validation."""
+        return {"usage": self.usage.state_dict(), "judged": self.judged}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what :meth:`state_dict` told."""
+        self.usage.load_state_dict(state["usage"])
+        self.judged = state["judged"]
 
     def _data_facts(self, step: int) -> dict[str, float]:
         """How often clips and videos were drawn, and how many of the videos are copies."""
@@ -204,19 +235,27 @@ def _check_parts(config: Config) -> None:
 
 def train_tokenizer(config: Config) -> None:
     """Prepare the data, train, and say where the model is."""
+    with claimed(config.run, config.resume):
+        _train(config)
+    print(f"tokenizer in {config.run / 'model'}; next: {command('tokenize_dataset')} --tokenizer {config.run}")
+
+
+def _train(config: Config) -> None:
     config.model.grid(config.clip_frames, *config.frame_size)
     _check_losses(config)
     _check_parts(config)
+    if config.train == "decoder" and config.init_from is None:
+        raise ValueError("train 'decoder' without --init-from: expected a tokenizer whose encoder is kept; name one")
     pick_device(config.device)
     torch.manual_seed(config.seed)
     stage = TokenizerStage(config, open_data(config))
     if stage.windows.skipped:
         print(f"{len(stage.windows.skipped)} videos are shorter than {config.clip_frames} frames and are left out")
     resolved = {**asdict(replace(config, resume=False)), "videos": stage.store.fingerprint}
+    resolved["parent"] = stage.parent
     fixed = {"model", "loss", "videos", "size", "width", "fps", "clip_frames", "augment", "seed", "batch_size"}
-    fixed |= {"precision"}
+    fixed |= {"precision", "train", "init_from"}
     train(stage, config, resolved, fixed)
-    print(f"tokenizer in {config.run / 'model'}; next: {command('tokenize_dataset')} --tokenizer {config.run}")
 
 
 def main(argv: list[str] | None = None) -> None:

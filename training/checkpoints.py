@@ -1,17 +1,18 @@
 """Checkpoints: complete, written and synced under a temporary name, then renamed; loaded without running code.
 
 ``checkpoints/step_000500/`` holds ``weights.safetensors`` (what trains), ``state.pt`` (optimizer, weight
-average, random states, the state to go back to) and ``meta.json`` (step, schedule, format). A checkpoint under its
-final name is whole.
+average, random states, the state to go back to, and what else has a memory) and ``meta.json`` (step, schedule,
+format). A checkpoint under its final name is whole, whenever the process is killed.
 """
 
 import json
 import os
 import random
 import shutil
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -24,7 +25,17 @@ from tokenreel.training.retreat import Retreat
 from tokenreel.training.schedule import Schedule
 
 FORMAT_VERSION = 1
-KEEP = 2
+KEEP = 3
+
+
+class Remembering(Protocol):
+    """Something that a run needs beside its weights to go on as if it had not stopped."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its memory: numbers, texts, tensors, lists and dicts of them."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up what :meth:`state_dict` told."""
 
 
 def save_checkpoint(
@@ -35,11 +46,14 @@ def save_checkpoint(
     average: WeightAverage | None,
     retreat: Retreat | None = None,
     schedule: Schedule | None = None,
+    others: Mapping[str, Remembering] | None = None,
+    keep: int = KEEP,
+    also: Iterable[int] = (),
 ) -> Path:
     """Save everything needed to go on after ``step`` steps, and remove older checkpoints.
 
-    The last two stay, and the last one from before the learning rate falls: from there the run can be prolonged.
-    Those of a run that was longer or shorter are removed if they took another way.
+    The last ``keep`` stay, those of the steps ``also``, and the last one from before the learning rate falls: from
+    there the run can be prolonged. Those of a run that was longer or shorter are removed if they took another way.
 
     Raises:
         OSError: If it cannot be written; the older checkpoints stay whole.
@@ -56,13 +70,14 @@ def save_checkpoint(
             "average": None if average is None else average.state_dict(),
             "random": _random_states(),
             "retreat": None if retreat is None else retreat.kept,
+            "others": {name: other.state_dict() for name, other in (others or {}).items()},
         }
         torch.save(state, building / "state.pt")
         followed = None if schedule is None else asdict(schedule)
         meta = {"format_version": FORMAT_VERSION, "step": step, "schedule": followed}
         (building / "meta.json").write_text(json.dumps(meta) + "\n")
         _sync(building)
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         os.replace(building, folder)
     except (OSError, RuntimeError, SafetensorError) as error:  # a full disk has three faces here
         raise OSError(
@@ -71,8 +86,8 @@ def save_checkpoint(
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    for old in set(_finished(run)) - _worth_keeping(run, schedule):
-        shutil.rmtree(old, ignore_errors=True)
+    for old in set(_finished(run)) - _worth_keeping(run, schedule, keep, also):
+        _remove(old)
     return folder
 
 
@@ -94,12 +109,44 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     average: WeightAverage | None,
     retreat: Retreat | None = None,
+    others: Mapping[str, Remembering] | None = None,
 ) -> int:
     """Restore what :func:`save_checkpoint` saved; return the number of steps taken.
 
     Raises:
         ValueError: If the checkpoint is of another format or of a model of another shape.
     """
+    step, state = _restore(folder, model, optimizer, average)
+    if retreat is not None:
+        retreat.kept = state.get("retreat")
+    remembered = state.get("others", {})
+    for name, other in (others or {}).items():
+        if name in remembered:  # an older version's checkpoint may lack it
+            other.load_state_dict(remembered[name])
+    _restore_random_states(state["random"])
+    return step
+
+
+def go_back_to(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None) -> None:
+    """Restore weights, optimizer and weight average alone, for a run that goes on from where it is with them.
+
+    Raises:
+        ValueError: As :func:`load_checkpoint`.
+    """
+    _restore(folder, model, optimizer, average)
+
+
+def checkpoint_until(run: Path, step: int) -> Path | None:
+    """The newest whole checkpoint of at most so many steps; the oldest of all if there is none, None without any."""
+    found = _finished(run)
+    early = [folder for folder in found if _step(folder) <= step]
+    return early[-1] if early else next(iter(found), None)
+
+
+def _restore(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None
+) -> tuple[int, dict[str, Any]]:
+    """Restore what the weights depend on; return the step and all else that ``state.pt`` holds."""
     try:
         meta = json.loads((folder / "meta.json").read_text())
         weights = load_file(folder / "weights.safetensors")
@@ -123,12 +170,12 @@ def load_checkpoint(
             )
     model.load_state_dict(weights)
     optimizer.load_state_dict(state["optimizer"])
-    if average is not None and state["average"] is not None:
-        average.load_state_dict(state["average"])
-    if retreat is not None:
-        retreat.kept = state.get("retreat")
-    _restore_random_states(state["random"])
-    return int(meta["step"])
+    if average is not None:
+        if state["average"] is None:  # the run had none until now
+            average.restart(model)
+        else:
+            average.load_state_dict(state["average"])
+    return int(meta["step"]), state
 
 
 def _finished(run: Path) -> list[Path]:
@@ -138,13 +185,14 @@ def _finished(run: Path) -> list[Path]:
     return sorted((f for f in named if (f / "meta.json").is_file()), key=_step)
 
 
-def _worth_keeping(run: Path, schedule: Schedule | None) -> set[Path]:
-    """Of a run's checkpoints: the last two, and the last one from before the learning rate falls."""
+def _worth_keeping(run: Path, schedule: Schedule | None, keep: int, also: Iterable[int]) -> set[Path]:
+    """Of a run's checkpoints: the last ones, those asked for, and the last one from before the learning rate falls."""
     if schedule is None:
-        return set(_finished(run)[-KEEP:])
+        return set(_finished(run)[-keep:])
     shared = [folder for folder in _finished(run) if _shares(folder, schedule)]
     stable = [folder for folder in shared if _step(folder) <= schedule.stable_steps]
-    return {*shared[-KEEP:], *stable[-1:]}
+    wanted = {folder for folder in shared if _step(folder) in also}
+    return {*shared[-keep:], *stable[-1:], *wanted}
 
 
 def _shares(folder: Path, schedule: Schedule) -> bool:
@@ -158,6 +206,14 @@ def _shares(folder: Path, schedule: Schedule) -> bool:
 
 def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("step_"))
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint so that half of it is never taken for one."""
+    if folder.exists():
+        retired = folder.with_name(f"{folder.name}.old-{os.getpid()}")
+        os.replace(folder, retired)
+        shutil.rmtree(retired, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

@@ -6,6 +6,7 @@ exit status 2, never a traceback; a fault of tokenreel's own keeps its traceback
 
 import io
 import re
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import tyro
 
 from tokenreel.training.hardware import keep_freed_memory
+from tokenreel.training.interruption import Stopped
 
 Config = TypeVar("Config")
 
@@ -66,6 +68,9 @@ def run_tool(
         if _is_own_fault(error):
             raise
         raise SystemExit(2) from None
+    except Stopped as stopped:
+        print(f"{stopped}; go on with: {_again(argv)}", file=sys.stderr)
+        raise SystemExit(stopped.status) from None
     except KeyboardInterrupt:
         resumes = any(field.name == "resume" for field in fields(config_type))  # type: ignore[arg-type]
         print("interrupted; run the same command again" + (" with --resume" if resumes else ""), file=sys.stderr)
@@ -78,6 +83,14 @@ def command(tool: str) -> str:
     if started.suffix == ".py":
         return f"python {started.with_name(tool)}.py"
     return f"tokenreel-{tool.replace('_', '-')}"
+
+
+def _again(argv: list[str] | None) -> str:
+    """The command that goes on with a run that this one began."""
+    started = Path(sys.argv[0])
+    name = f"python {started}" if started.suffix == ".py" else started.name
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return f"{name} {shlex.join([*arguments, *(() if '--resume' in arguments else ('--resume',))])}"
 
 
 def _read(config_type: type[Config], **options: Any) -> Config:

@@ -20,6 +20,10 @@ class WeightAverage:
         if not 0 <= decay < 1:
             raise ValueError(f"ema_decay {decay}: expected 0 (off) or a value below 1, such as 0.999")
         self.decay = decay
+        self.restart(model)
+
+    def restart(self, model: nn.Module) -> None:
+        """Begin anew with the model's present weights."""
         self.steps = 0
         self.average = {name: p.detach().clone() for name, p in model.named_parameters()}
 

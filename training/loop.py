@@ -1,75 +1,47 @@
 """The training loop that both stages share.
 
 A stage says what a batch is, what to log and how to judge the model; the loop does the rest: precision,
-gradients, clipping, schedule, weight average, checkpoints, log. What step ``s`` trains on is a function of
-(seed, s) alone, so a resumed run goes on exactly.
+gradients, clipping, schedule, weight average, checkpoints, log, and what to do when something goes wrong. What
+step ``s`` trains on is a function of (seed, s) alone, so a resumed run goes on exactly.
 """
 
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenreel.training.batch_facts import batch_facts
-from tokenreel.training.checkpoints import checkpoint_for, latest_checkpoint, load_checkpoint, save_checkpoint
-from tokenreel.training.ema import WeightAverage
-from tokenreel.training.hardware import (
-    compiles,
-    peak_memory_mb,
-    pick_device,
-    pick_precision,
+from tokenreel.training.best import Best
+from tokenreel.training.checkpoints import (
+    Remembering,
+    checkpoint_for,
+    checkpoint_until,
+    go_back_to,
+    latest_checkpoint,
+    load_checkpoint,
 )
+from tokenreel.training.ema import WeightAverage
+from tokenreel.training.hardware import compiles, peak_memory_mb, pick_device, pick_precision
+from tokenreel.training.interruption import Interruption, Stopped
 from tokenreel.training.meter import Meter
 from tokenreel.training.optimizer import build_optimizer
+from tokenreel.training.prefetch import Batches
 from tokenreel.training.retreat import Retreat
 from tokenreel.training.run_folder import open_run
 from tokenreel.training.run_log import RunLog
+from tokenreel.training.saving import BEST, Saver, released, set_aside_best
 from tokenreel.training.schedule import Schedule
 from tokenreel.training.settings import TrainingSettings
-from tokenreel.training.step import Stepper, check_finite
+from tokenreel.training.stage import Evaluation, Stage
+from tokenreel.training.step import AGAIN, Stepper, check_finite
+from tokenreel.training.watch import Watch
 
-
-class Evaluation(NamedTuple):
-    """What a stage found when it judged its model."""
-
-    metrics: Mapping[str, float | str]
-    """Numbers to log, and what is to be said in words."""
-    media: list[Path]
-    """Pictures and videos that were written."""
-    verdict: Literal["go on", "keep", "go back"] = "go on"
-    """"keep": the present state is worth going back to; "go back": to the state last kept, and on from there."""
-
-
-class Stage(Protocol):
-    """What a training must say about itself."""
-
-    @property
-    def model(self) -> nn.Module:
-        """What trains; its ``forward`` takes a batch and returns an object with a ``loss``."""
-
-    def batch(self, step: int) -> dict[str, Tensor]:
-        """Arguments of ``model.forward`` for a step; a function of (seed, step) alone."""
-
-    def accumulating(self) -> AbstractContextManager[None]:
-        """Entered around every part of a step but its last, where batches are cut into parts."""
-
-    def observe(self, output: Any) -> None:
-        """See the output of every step, to count what is counted over windows."""
-
-    def metrics(self, output: Any, steps: int, seconds: float) -> Mapping[str, float | str]:
-        """What to log of the newest output; ``steps`` were taken in ``seconds`` since the last log."""
-
-    def evaluate(self, step: int, folder: Path) -> Evaluation:
-        """Judge the model on validation data; write pictures and videos into ``folder``."""
-
-    def export(self, folder: Path, step: int) -> None:
-        """Save the model in its folder form, with its provenance."""
+FIRST_WORDS, MORE_WORDS = 3, 100
+"""Steps not taken that are told one by one; of later ones only so many apart."""
 
 
 def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixed: set[str]) -> None:
@@ -82,72 +54,71 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
         fixed: Names in ``config`` that a resumed run may not change.
 
     Raises:
-        ValueError: If the run folder holds another run, a loss or gradient is no longer finite, or several
-            processes were launched.
-        OSError: If the run folder or a checkpoint cannot be written.
+        ValueError: If the run folder holds another run, losses or gradients are not finite or grow without end, or
+            several processes were launched.
+        OSError: If the run folder or the last checkpoint cannot be written, or a worker died.
+        Stopped: If it was asked to stop, when all is saved.
     """
-    ready = _prepare(stage, settings, config, fixed)
-    optimizer, average, first, schedule = ready.stepper.optimizer, ready.average, ready.first_step, ready.schedule
-    log = RunLog(settings.run, config, first, settings.steps, settings.wandb)
-    if first:
-        log.console.print(ready.resumed, soft_wrap=True)
-    meter, sound = Meter(first, ready.device), first
-    try:
-        for step in range(first, settings.steps):
-            done = step + 1
-            with meter.waiting():
-                batch = {name: tensor.to(ready.device) for name, tensor in stage.batch(step).items()}
-            logs, judges, saves = (
-                done % every == 0 or done == settings.steps
-                for every in (settings.log_every, settings.evaluate_every, settings.checkpoint_every)
-            )
-            saves = saves or done == schedule.stable_steps  # from where the run can be prolonged
-            check = partial(check_finite, model=stage.model, step=done, since=sound) if logs or saves else None
-            rate = settings.lr * schedule.factor(step)
-            output, norm = ready.stepper.take(batch, rate, check)
-            sound = sound if check is None else done
-            stage.observe(output)
-            if average is not None:
-                average.update(stage.model)
-            if logs:
-                taken, seconds, wait_share = meter.take(done)
-                common = {"optim/lr": rate, "optim/grad_norm": float(norm), "speed/data_wait_share": wait_share}
-                common["memory/peak_mb"] = peak_memory_mb(ready.device)
-                log.log(done, {**stage.metrics(output, taken, seconds), **batch_facts(batch), **common})
-            del output  # what it holds would be kept through the next step
-            with meter.paused():
-                if judges:
-                    _evaluate(stage, ready, log, done)
-                if saves:
-                    with ready.released(stage.model):
-                        stage.export(settings.run / "model", done)
-                    # Last, so that a run killed before it takes up and repeats all that belongs to this step.
-                    save_checkpoint(settings.run, done, stage.model, optimizer, average, ready.retreat, schedule)
-    except (ValueError, RuntimeError) as error:
-        log.log(done, {"error": str(error)})  # in the log too, for whoever looks at the run afterwards
-        raise
-    finally:
-        log.close()
+    run = _prepare(stage, settings, config, fixed)
+    first, steps = run.first_step, settings.steps
+    with Interruption() as stop, Batches(stage.batch, first, steps, settings.workers, lambda: bool(stop.asked)) as data:
+        run.log = log = RunLog(settings.run, config, first, steps, settings.wandb)
+        if run.resumed:
+            log.say(run.resumed)
+        meter, done, ends = Meter(first, run.device), first, run.best.waited(settings.patience)
+        try:
+            while done < steps and not ends:
+                done += 1
+                with meter.waiting():
+                    batch = {name: tensor.to(run.device) for name, tensor in data.take(done - 1).items()}
+                output, norm = _step(run, batch, done)
+                if run.is_due(settings.log_every, done):
+                    _log(run, batch, output, norm, meter, done)
+                del output  # what it holds would be kept through the next step
+                with meter.paused():
+                    found_best = run.is_due(settings.evaluate_every, done) and _evaluate(run, done)
+                    ends = done == steps or run.best.waited(settings.patience) or stop.asked is not None
+                    # From the last stable step the run can be prolonged.
+                    due = run.is_due(settings.checkpoint_every, done) or done == run.schedule.stable_steps
+                    if ends or found_best or due:
+                        run.saver.save(log, done, found_best, must=ends)
+        except (ValueError, RuntimeError) as error:
+            log.log(done, {"error": str(error)})  # in the log too, for whoever looks at the run afterwards
+            raise
+        finally:
+            log.close()
+    _tell_the_end(run, done, stop)
 
 
-class _Ready(NamedTuple):
-    """What a run needs beside its stage."""
+@dataclass
+class _Run:
+    """What a run needs beside its stage's data."""
 
+    stage: Stage
+    settings: TrainingSettings
     device: torch.device
     stepper: Stepper
     schedule: Schedule
     average: WeightAverage | None
     retreat: Retreat
+    best: Best
+    watch: Watch
+    saver: Saver
     first_step: int
     resumed: str
     """Where the run goes on, if it does, in words."""
+    log: RunLog = field(init=False)
 
-    def released(self, model: nn.Module) -> AbstractContextManager[None]:
-        """The weights to judge and to release: their average, if there is one."""
-        return nullcontext() if self.average is None else self.average.applied_to(model)
+    def is_due(self, every: int, step: int) -> bool:
+        """Whether something that is done every so many steps, and at the end, is to be done now."""
+        return step % every == 0 or step == self.settings.steps
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, from 1."""
+        return self.settings.lr * self.schedule.factor(step - 1) * self.watch.rate_factor
 
 
-def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixed: set[str]) -> _Ready:
+def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixed: set[str]) -> _Run:
     """Open the run folder, put everything on its device, and restore the last checkpoint if asked to."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError(
@@ -162,32 +133,110 @@ def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], f
     optimizer = build_optimizer(stage.model, settings.lr, settings.weight_decay, dtype)
     average = WeightAverage(stage.model, settings.ema_decay) if settings.ema_decay else None
     schedule, retreat = Schedule(settings.steps, settings.warmup, settings.decay_share), Retreat()
+    best, watch = Best(stage.aim), Watch(stage.model, stage.level)
+    others: dict[str, Remembering] = {"stage": stage, "best": best, "watch": watch}
     checkpoint = checkpoint_for(settings.run, schedule) if settings.resume else None
-    first = load_checkpoint(checkpoint, stage.model, optimizer, average, retreat) if checkpoint else 0
-    resumed = f"resumed at step {first} of {settings.steps}"
+    first = load_checkpoint(checkpoint, stage.model, optimizer, average, retreat, others) if checkpoint else 0
+    resumed = f"resumed at step {first} of {settings.steps}" if first else ""
     if checkpoint != latest_checkpoint(settings.run):
         resumed += ", from before the learning rate fell: what the shorter run did after that is left behind"
+        resumed += set_aside_best(settings.run, best)
     model = accelerator.prepare_model(stage.model)
     if compiles(settings.compile, settings.steps, stage.model):
         torch._dynamo.config.suppress_errors = settings.compile == "auto"
         model.compile(dynamic=False)
     stepper = Stepper(accelerator, model, optimizer, settings.clip_norm, settings.accumulate, stage.accumulating)
-    return _Ready(device, stepper, schedule, average, retreat, first, resumed)
+    saver = Saver(stage, settings, optimizer, average, retreat, schedule, others, best)
+    return _Run(stage, settings, device, stepper, schedule, average, retreat, best, watch, saver, first, resumed)
 
 
-def _evaluate(stage: Stage, ready: _Ready, log: RunLog, step: int) -> None:
-    """Judge, tell, and keep the present state or go back to the kept one as the stage wants."""
+def _step(run: _Run, batch: dict[str, Tensor], step: int) -> tuple[Any, Tensor]:
+    """Take a step, or pass over it where numbers are not finite; go back when that does not help."""
+    output, norm = run.stepper.take(batch, run.rate(step), run.watch.sound)
+    if run.watch.in_a_row == 0:
+        run.stage.observe(output)
+        if run.average is not None:
+            run.average.update(run.stage.model)
+        run.watch.follow(step, run.stage.error(output))
+    elif run.watch.skipped <= FIRST_WORDS or run.watch.skipped % MORE_WORDS == 0:
+        found = f"its loss is {output.loss.item():.4g} and its gradient {float(norm):.4g}"
+        run.log.log(step, {"skipped": f"step {step} was not taken, {found} ({run.watch.skipped} such steps so far)"})
+    if why := run.watch.accident():
+        _go_back(run, step, why, output.loss.item(), float(norm))
+    return output, norm
+
+
+def _go_back(run: _Run, step: int, why: str, loss: float, norm: float) -> None:
+    """Bring back the weights of a checkpoint from before an accident, once in a run.
+
+    Raises:
+        ValueError: If that was done before, or there is no checkpoint.
+    """
+    watch, folder = run.watch, checkpoint_until(run.settings.run, run.watch.calm_step)
+    if watch.went_back or folder is None:
+        check_finite(loss, norm, run.stage.model, step, since=step - watch.in_a_row)
+        raise ValueError(f"step {step}: {why}; lower --lr or raise --warmup, and {AGAIN}")
+    go_back_to(folder, run.stage.model, run.stepper.optimizer, run.average)
+    watch.go_back(step)
+    run.log.log(
+        step,
+        {
+            "went_back": f"{why}: the weights go back to those of {folder.name}, and training goes on with the next "
+            "clips at half the learning rate; if it happens again the run ends"
+        },
+    )
+
+
+def _log(run: _Run, batch: dict[str, Tensor], output: Any, norm: Tensor, meter: Meter, step: int) -> None:
+    """Tell of a step what the stage and what the loop knows of it."""
+    taken, seconds, wait_share = meter.take(step)
+    told: dict[str, float | str] = {"optim/lr": run.rate(step), "optim/grad_norm": float(norm)}
+    told |= {"speed/data_wait_share": wait_share, "memory/peak_mb": peak_memory_mb(run.device)}
+    if run.watch.skipped:
+        told["optim/skipped_steps"] = run.watch.skipped
+    run.log.log(step, {**run.stage.metrics(output, taken, seconds), **batch_facts(batch), **told})
+
+
+def _evaluate(run: _Run, step: int) -> bool:
+    """Judge, tell, and keep the present state or go back to the kept one; whether it is the best so far."""
+    stage, folder = run.stage, run.settings.run / "samples"
     stage.model.eval()
     # Eager, since compiling other shapes and modes costs minutes.
-    with ready.released(stage.model), torch.compiler.set_stance("force_eager"):
-        found = stage.evaluate(step, log.run / "samples")
+    with released(stage.model, run.average), torch.compiler.set_stance("force_eager"):
+        found = stage.evaluate(step, folder)
+        media = _shown(found, run.log, step)
     stage.model.train()
     if found.verdict == "keep":
-        ready.retreat.keep(stage.model, ready.stepper.optimizer, ready.average)
+        run.retreat.keep(stage.model, run.stepper.optimizer, run.average)
     elif found.verdict == "go back":
-        ready.retreat.go_back(stage.model, ready.stepper.optimizer, ready.average)
-    log.log(step, found.metrics, important=True)
-    for path in found.media:
-        log.media(step, f"samples/{path.stem.rsplit('_', 1)[0]}", path)
+        run.retreat.go_back(stage.model, run.stepper.optimizer, run.average)
+    run.log.log(step, found.metrics, important=True)
+    for path in media:
+        run.log.media(step, f"samples/{path.stem.rsplit('_', 1)[0]}", path)
     if found.verdict == "go back":
-        _evaluate(stage, ready, log, step)  # the last figures told are of the weights that go on
+        return _evaluate(run, step)  # the last figures told are of the weights that go on
+    return run.best.judge(found.metrics, step)
+
+
+def _shown(found: Evaluation, log: RunLog, step: int) -> list[Path]:
+    """Pictures and videos of an evaluation; without them the training goes on."""
+    try:
+        return found.show()
+    except OSError as error:
+        log.log(step, {"unsaved": f"cannot write pictures of step {step} ({error}), the training goes on; free space"})
+        return []
+
+
+def _tell_the_end(run: _Run, done: int, stop: Interruption) -> None:
+    """Say which model is best and why the run ended early, if it did.
+
+    Raises:
+        Stopped: If it was asked to end.
+    """
+    settings, best = run.settings, run.best
+    if best.waited(settings.patience):
+        print(f"stopped at step {done} of {settings.steps}: {best.since} validations in a row brought nothing better")
+    if best.value is not None and best.step < done:
+        print(f"best validation: {best.words()}; that model is in {settings.run / BEST}")
+    if stop.asked is not None and done < settings.steps:
+        raise Stopped(f"stopped at step {done} of {settings.steps} and saved", stop.asked)

@@ -32,6 +32,19 @@ def check_writable(folder: Path) -> None:
         )
 
 
+def refuse_existing(run: Path, resume: bool) -> None:
+    """Nothing, or an error if the folder holds a run that is not to be gone on with.
+
+    Raises:
+        ValueError: If so.
+    """
+    if not resume and latest_checkpoint(run) is not None:
+        raise ValueError(
+            f"{run} already holds a run; add --resume to go on from its last checkpoint, "
+            "or choose another --run, or delete the folder"
+        )
+
+
 def open_run(run: Path, config: dict[str, Any], resume: bool, fixed: set[str]) -> None:
     """Make the run folder, or check that an existing one may be continued with these settings.
 
@@ -46,15 +59,15 @@ def open_run(run: Path, config: dict[str, Any], resume: bool, fixed: set[str]) -
         OSError: If it cannot be written.
     """
     check_writable(run)
-    for leftover in (*run.glob("*.tmp-*"), *run.glob("*.old-*"), *run.glob("checkpoints/*.tmp-*")):  # of killed runs
-        shutil.rmtree(leftover, ignore_errors=True)
+    refuse_existing(run, resume)
+    for pattern in ("*.tmp-*", "*.old-*", "checkpoints/*.tmp-*", "checkpoints/*.old-*"):  # of killed runs
+        for leftover in run.glob(pattern):
+            if leftover.is_dir():
+                shutil.rmtree(leftover, ignore_errors=True)
+            else:
+                leftover.unlink(missing_ok=True)
     resolved = json.loads(json.dumps(config, default=str))
     if latest_checkpoint(run) is not None:
-        if not resume:
-            raise ValueError(
-                f"{run} already holds a run; add --resume to go on from its last checkpoint, "
-                "or choose another --run, or delete the folder"
-            )
         before = json.loads((run / "config.json").read_text())
         for name in sorted(fixed):
             if name in before and before[name] != resolved.get(name):  # an older version's run may lack a name

@@ -6,18 +6,18 @@
 import json
 import os
 import time
-import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from tokenreel.training.doctor import Doctor
 from tokenreel.training.run_records import Record, read_records
+from tokenreel.training.wandb_log import WandbLog, WandbMode
 
-WandbMode = Literal["auto", "online", "offline", "disabled"]
 SECONDS_BETWEEN_LINES = 15
 
 
@@ -38,8 +38,9 @@ class RunLog:
         (run / "samples").mkdir(exist_ok=True)
         self._metrics = run / "metrics.jsonl"
         self._doctor = Doctor(_keep_until(self._metrics, first_step), {**config, "steps": steps})
-        self._wandb = _start_wandb(run, config, wandb)
         self.console = Console()
+        self._wandb = None if wandb == "disabled" else WandbLog(run, config, wandb, self.say)
+        self._unwritten: list[str] = []
         self._last_line = 0.0
         self._progress = Progress(
             TextColumn(f"{run.name}"),
@@ -61,15 +62,14 @@ class RunLog:
         """
         words = {name: value for name, value in metrics.items() if isinstance(value, str)}
         numbers = {name: float(value) for name, value in metrics.items() if name not in words}
-        with self._metrics.open("a") as file:
-            file.write(json.dumps({"step": step, **numbers, **words}) + "\n")
+        self._write({"step": step, **numbers, **words})
         if self._wandb is not None:
-            self._wandb.log({**numbers, **words}, step=step)
+            self._wandb.log(step, {**numbers, **words})
         for name, sentence in words.items():
-            self.console.print(f"step {step}  {name}: {sentence}", style="yellow", markup=False, soft_wrap=True)
+            self.say(f"step {step}  {name}: {sentence}", "bold red" if name == "unsaved" else "yellow")
         for diagnosis in self._doctor.see({"step": step, **numbers, **words}):
             told = f"step {step}  doctor: {diagnosis.name}: {diagnosis.sentence}"
-            self.console.print(told, style="bold yellow", markup=False, soft_wrap=True)
+            self.say(told, "bold yellow")
         text = "  ".join(f"{name.split('/')[-1]} {value:.4g}" for name, value in numbers.items() if _worth_a_look(name))
         self._progress.update(self._task, completed=step, metrics=_within(numbers, 60))
         if cost := _cost(numbers):
@@ -82,16 +82,35 @@ class RunLog:
     def media(self, step: int, name: str, path: Path) -> None:
         """Show wandb a picture (.png) or video that was written to ``samples/``."""
         if self._wandb is not None:
-            import wandb
+            self._wandb.media(step, name, path)
 
-            kind = wandb.Image if path.suffix == ".png" else wandb.Video
-            self._wandb.log({name: kind(str(path))}, step=step)
+    def say(self, words: str, style: str | None = None) -> None:
+        """Tell something in the console alone."""
+        self.console.print(words, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def _write(self, record: Record) -> None:
+        """Add a line to ``metrics.jsonl``; while the disk is full lines wait in memory, and the run goes on."""
+        self._unwritten.append(json.dumps(record) + "\n")
+        size = self._metrics.stat().st_size if self._metrics.exists() else 0
+        try:
+            with self._metrics.open("a") as file:
+                file.write("".join(self._unwritten))
+        except OSError as error:
+            with suppress(OSError):
+                os.truncate(self._metrics, size)  # half a line would spoil the next
+            if len(self._unwritten) == 1:
+                words = (
+                    f"step {record['step']}  cannot write {self._metrics} ({error}), the training goes on; free space"
+                )
+                self.say(words, "bold red")
+            return
+        self._unwritten.clear()
 
     def close(self) -> None:
         """End the progress bar and the wandb run."""
         self._progress.stop()
         if self._wandb is not None:
-            self._wandb.finish()
+            self._wandb.close()
 
 
 def _keep_until(metrics: Path, step: int) -> list[Record]:
@@ -126,26 +145,3 @@ def _cost(numbers: Mapping[str, float]) -> str:
     if "memory/peak_mb" in numbers:
         parts.append(f"{numbers['memory/peak_mb'] / 1024:.1f} GiB")
     return "  ".join(parts)
-
-
-def _start_wandb(run: Path, config: Mapping[str, Any], mode: WandbMode) -> Any:
-    """A wandb run, or None. A resumed run goes on under its old id, kept in ``wandb_id``."""
-    if mode == "disabled":
-        return None
-    os.environ.setdefault("WANDB_SILENT", "true")
-    import wandb
-
-    if mode == "auto":
-        mode = "online" if wandb.login(prompt=False, verify=False) else "offline"
-    identity = run / "wandb_id"
-    if not identity.exists():
-        identity.write_text(uuid.uuid4().hex[:8])
-    return wandb.init(
-        project="tokenreel",
-        name=run.name,
-        id=identity.read_text().strip(),
-        resume="allow",
-        dir=str(run),
-        config=dict(config),
-        mode=mode,
-    )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokenreel.training.checkpoints import KEEP
 from tokenreel.training.hardware import Compile, DeviceName, Precision
 from tokenreel.training.run_log import WandbMode
 
@@ -49,14 +50,24 @@ class TrainingSettings:
     """Validation clips shown in samples/ at every validation, always the same ones, sampled from the same seeds; 0
     shows none."""
     checkpoint_every: int = 250
-    """Steps between checkpoints; the last step always gets one."""
+    """Steps between checkpoints; the last step always gets one, and so does the best validation."""
+    keep: int = KEEP
+    """Newest checkpoints that stay, beside that of the best validation and the last one from before the learning rate
+    falls."""
+    patience: int = 0
+    """Validations in a row without a better one than the best after which the run ends early; 0 never."""
+    workers: int = 0
+    """Processes that make batches ahead of time, the same ones; 0 makes each when it is needed. Worth it where the
+    doctor finds the training idle on data."""
+    init_from: Path | None = None
+    """Run or model folder whose weights the run starts from, with a new optimizer and schedule."""
     resume: bool = False
     """Go on from the run's last checkpoint (or start, if there is none)."""
     wandb: WandbMode = "auto"
     """"auto": online if you are logged in to wandb, else offline; "disabled" leaves no trace."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "log_every", "evaluate_every", "checkpoint_every"):
+        for name in ("steps", "batch_size", "accumulate", "log_every", "evaluate_every", "checkpoint_every", "keep"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least 1")
         if self.batch_size % self.accumulate:
@@ -66,6 +77,9 @@ class TrainingSettings:
                 f"accumulate {self.accumulate} does not divide batch_size {self.batch_size}, expected equal parts; "
                 f"use --accumulate {near}"
             )
+        for name in ("patience", "workers"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} {getattr(self, name)}: expected 0 for none, or a number of them")
         if self.samples < 0:
             raise ValueError(f"samples {self.samples}: expected 0 for none, or the number of clips to show")
         if self.warmup < 0 or not 0 <= self.decay_share <= 1 or not self.clip_norm > 0:

@@ -28,14 +28,15 @@ class Stepper:
     """Around every part of a step but its last."""
 
     def take(
-        self, batch: dict[str, Tensor], rate: float, check: Callable[[float, float], None] | None
+        self, batch: dict[str, Tensor], rate: float, check: Callable[[float, float], bool] | None
     ) -> tuple[Any, Tensor]:
         """Change the weights once.
 
         Args:
             batch: Arguments of the model's ``forward``, the clips along their first axis.
             rate: Learning rate.
-            check: Looks at the loss and at the gradient's norm before the weights change; None waits for neither.
+            check: Looks at the loss and at the gradient's norm before the weights change, and tells whether they may;
+                None waits for neither.
 
         Returns:
             The model's output, as of the whole batch, and the gradient's norm before clipping.
@@ -50,9 +51,8 @@ class Stepper:
             outputs.append(output)
         joined = outputs[0] if self.parts == 1 else _joined(outputs)
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.clip_norm)  # type: ignore[attr-defined]
-        if check is not None:
-            check(joined.loss.item(), float(norm))
-        self.optimizer.step()
+        if check is None or check(joined.loss.item(), float(norm)):
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return joined, norm
 

@@ -1,6 +1,7 @@
 """The GPT's model folder: config.json + model.safetensors + provenance.json + tokenizer/, nothing pickled."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
@@ -34,6 +35,14 @@ def find_folder(folder: Path) -> Path:
         f"{folder} holds no GPT weights (model.safetensors and config.json); "
         f"train one with tools/train_gpt.py --run {folder}, or finish it with --resume"
     )
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over the configuration and the weights of a GPT: 64 hex digits."""
+    home, digest = find_folder(folder), hashlib.sha256()
+    for name in ("config.json", "model.safetensors"):
+        digest.update((home / name).read_bytes())
+    return digest.hexdigest()
 
 
 def data_of(folder: Path) -> dict[str, Any]:
