@@ -1,12 +1,12 @@
 """Folders that are complete or absent, whenever the process is killed."""
 
 import os
-import platform
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tokenreel.datasets.atomic_file import host_name, temporary_name
 
 
 @contextmanager
@@ -27,7 +27,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path.parent)
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}-{_host()}")
+    temporary = temporary_name(path)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     try:
@@ -41,17 +41,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "local"
-
-
 def _remove_abandoned(cache: Path) -> None:
     """Removes folders of dead processes; other machines may share the disk and be at work."""
     if os.name == "nt":
         # There, asking whether a process lives can end it.
         return
-    for folder in cache.glob(f"*.tmp-*-{_host()}"):
-        pid = folder.name.removesuffix(f"-{_host()}").rpartition(".tmp-")[2]
+    for folder in cache.glob(f"*.tmp-*-{host_name()}"):
+        pid = folder.name.removesuffix(f"-{host_name()}").rpartition(".tmp-")[2]
         if pid.isdigit() and not process_lives(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
 

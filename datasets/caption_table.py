@@ -20,6 +20,8 @@ CAPTIONS = "captions"
 FORMAT_VERSION = 1
 TEXTS_FILE = "captions.json"
 VECTORS_FILE = "captions.npy"
+TABLE_FILES = (VECTORS_FILE, TEXTS_FILE)
+"""All of a table; the one that says it is there comes last."""
 AGAIN = "delete the folder and run tools/tokenize_dataset.py again"
 
 
@@ -167,7 +169,7 @@ def _read_texts(folder: Path) -> _Texts:
     path = folder / TEXTS_FILE
     if not path.is_file():
         raise FileNotFoundError(f"no caption vectors in {folder}; run tools/tokenize_dataset.py with --text-encoder")
-    return read_json(path, _parse_texts)
+    return read_json(folder, TEXTS_FILE, _parse_texts)
 
 
 def _parse_texts(texts: Any) -> _Texts:

@@ -167,14 +167,19 @@ class ClipWindows:
         before = int(self._ends[video - 1]) if video else 0
         return self.records[video], (int(index) - before) * self.hop
 
-    def record(self, index: int) -> dict[str, Any]:
+    def record(self, index: int, later: int = 0) -> dict[str, Any]:
         """What is known about one clip: its video, its place in it, and what the user said about it.
+
+        Args:
+            index: Number of the clip.
+            later: Frames by which it begins later than that one.
 
         Returns:
             "video", "start", "fps"; "label", "caption", "actions" (``actions[t]`` is what was done after frame t of
             the clip) and "action_names" where they are known.
         """
         video, start = self.location(index)
+        start += later
         record: dict[str, Any] = {"video": video.key, "start": start, "fps": video.fps}
         record |= {name: value for name in ("label", "caption") if (value := getattr(video, name)) is not None}
         if video.actions is not None:

@@ -3,26 +3,38 @@
 store_plan(folder, plan)
 for number, (start, stop) in enumerate(plan.ranges):
     if finished_shard(folder, plan, number) is None:
-        write_shard(folder / shard_name(number), indices, records, plan.manifest)
-finish(folder, plan)
+        put_shard(folder, plan, number, indices, records)
+if not unfinished(folder, plan):
+    finish(folder, plan)
 """
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
+from tokenreel.datasets.atomic_file import writer_of
 from tokenreel.datasets.atomic_folder import process_lives
-from tokenreel.datasets.shard_file import read_clips, shard_entry
+from tokenreel.datasets.place import LocalPlace, Place, open_place
+from tokenreel.datasets.shard_block import Record
+from tokenreel.datasets.shard_file import read_clips, shard_entry, write_shard
 from tokenreel.datasets.shard_manifest import (
     ShardEntry,
     ShardManifest,
     exact_keys,
+    json_bytes,
     read_json,
     shard_name,
-    write_json,
 )
+from tokenreel.datasets.shard_receipt import RECEIPTS, read_receipt, receipt_name, write_receipt
 
 PLAN_NAME = "plan.json"
+AT_ONCE = 16
+"""Requests to a store at the same time."""
 
 
 @dataclass(frozen=True)
@@ -87,95 +99,142 @@ def shard_ranges(num_clips: int, clips_per_shard: int) -> list[tuple[int, int]]:
     return [(start, min(start + clips_per_shard, num_clips)) for start in starts]
 
 
-def store_plan(folder: Path, plan: ShardPlan) -> None:
-    """Make ``folder`` this job's, or check that it already is.
+def store_plan(folder: Path | Place, plan: ShardPlan) -> None:
+    """Make the folder this job's, or check that it already is.
 
     Args:
-        folder: Folder of one split, e.g. ``runs/tokens/train``; made when missing.
+        folder: Of one split, e.g. ``runs/tokens/train``; made when missing.
         plan: What will be written.
 
     Raises:
         ValueError: If the folder belongs to another job; names what differs.
         OSError: If the folder cannot be written.
     """
-    path = folder / PLAN_NAME
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, plan.to_json())
+    place = open_place(folder)
+    if not place.exists(PLAN_NAME) and place.create(PLAN_NAME, json_bytes(plan.to_json())):
         return
-    before = _flat(read_json(path, ShardPlan.from_json))
+    before = _flat(read_json(place, PLAN_NAME, ShardPlan.from_json))
     now = _flat(plan)
     if different := [name for name in now if before[name] != now[name]]:
         name = different[0]
         others = f" (and {', '.join(different[1:])})" if different[1:] else ""
         raise ValueError(
-            f"{folder} belongs to another job: {name} is {before[name]!r}, expected "
+            f"{place} belongs to another job: {name} is {before[name]!r}, expected "
             f"{now[name]!r}{others}; choose another --out or delete the folder"
         )
 
 
-def finished_shard(folder: Path, plan: ShardPlan, number: int) -> ShardEntry | None:
-    """The manifest's line for shard ``number`` if it is there and whole; None if it must be written.
+def put_shard(
+    folder: Path | Place, plan: ShardPlan, number: int, indices: np.ndarray, records: Sequence[Record]
+) -> ShardEntry:
+    """Write shard ``number`` and then its receipt; each is whole or absent, and the same whoever writes it.
 
     Args:
-        folder: Folder of the split.
+        folder: Of the split.
         plan: The job.
         number: Which shard, in [0, len(plan.ranges)).
+        indices: Its clips, integers (N, T', H', W').
+        records: One per clip.
 
-    Returns:
-        The line, with the sha256 of the file as it is now.
+    Raises:
+        ValueError: If indices or records are not what the plan says.
+        OSError: If they cannot be written.
     """
-    path = folder / shard_name(number)
+    place, name = open_place(folder), shard_name(number)
+    if isinstance(place, LocalPlace):
+        entry = write_shard(place.folder / name, indices, records, plan.manifest)
+    else:
+        with TemporaryDirectory() as building:
+            entry = write_shard(Path(building) / name, indices, records, plan.manifest)
+            place.send(Path(building) / name, name)
+    write_receipt(place, number, entry, {record["video"] for record in records})
+    return entry
+
+
+def finished_shard(folder: Path | Place, plan: ShardPlan, number: int) -> ShardEntry | None:
+    """The manifest's line for shard ``number`` if it is there and whole; None if it must be written.
+
+    On this disk the checksum is compared; in a store, which keeps its own, the size.
+    """
+    place = open_place(folder)
     start, stop = plan.ranges[number]
-    if not path.is_file():
+    receipt = read_receipt(place, number, stop - start)
+    if receipt is None:
+        return _received(place, plan, number)
+    whole = place.size(receipt.entry.name) == receipt.entry.bytes
+    if whole and isinstance(place, LocalPlace):
+        whole = shard_entry(place.folder / receipt.entry.name, stop - start) == receipt.entry
+    return receipt.entry if whole else None
+
+
+def _received(place: Place, plan: ShardPlan, number: int) -> ShardEntry | None:
+    """As `finished_shard`, of one without a receipt: its writer was killed in between, or was an older version."""
+    path, (start, stop) = Path(str(place)) / shard_name(number), plan.ranges[number]
+    if not isinstance(place, LocalPlace) or not path.is_file():
         return None
     try:
-        read_clips(path, plan.manifest, stop - start)
+        _, records = read_clips(path, plan.manifest, stop - start)
     except ValueError:
         return None
-    return shard_entry(path, clips=stop - start)
+    entry = shard_entry(path, clips=stop - start)
+    write_receipt(place, number, entry, {record["video"] for record in records})
+    return entry
 
 
-def finish(folder: Path, plan: ShardPlan) -> ShardManifest:
-    """Read every shard back and write the manifest: the split exists from here on.
+def unfinished(folder: Path | Place, plan: ShardPlan) -> list[int]:
+    """Which shards of the whole job have no file or no receipt yet; a listing, nothing is read."""
+    place = open_place(folder)
+    shards, receipts = place.sizes(), place.child(RECEIPTS).sizes()
+    return [
+        number
+        for number in range(len(plan.ranges))
+        if shard_name(number) not in shards or receipt_name(number) not in receipts
+    ]
 
-    Files that killed processes left under temporary names are removed.
+
+def finish(folder: Path | Place, plan: ShardPlan) -> ShardManifest:
+    """Check that every shard is what its receipt says and write the manifest: the split exists from here on.
+
+    Any number of processes may do so, at the same time or again. Files that killed processes left under temporary
+    names are removed.
 
     Args:
-        folder: Folder of the split.
+        folder: Of the split.
         plan: The job.
 
     Returns:
         The manifest as written.
 
     Raises:
-        ValueError: If a shard is missing or damaged; names the first one and how many.
+        ValueError: If a shard is missing or damaged; names the first one and how many. If the folder is another job's.
         OSError: If the folder cannot be written.
     """
-    entries: list[ShardEntry] = []
-    bad: list[str] = []
-    videos: set[str] = set()
-    for number, (start, stop) in enumerate(plan.ranges):
-        path = folder / shard_name(number)
-        try:
-            _, records = read_clips(path, plan.manifest, stop - start)
-        except FileNotFoundError:
-            bad.append(f"{path} is missing; run tools/tokenize_dataset.py again")
-            continue
-        except ValueError as error:
-            bad.append(str(error))
-            continue
-        videos.update(record["video"] for record in records)
-        entries.append(shard_entry(path, clips=stop - start))
-    if bad:
-        raise ValueError(f"{len(bad)} of {len(plan.ranges)} shards are missing or damaged, the first: {bad[0]}")
-    for leftover in folder.glob("*.tmp-*"):
-        pid = leftover.name.rpartition(".tmp-")[2]
-        if not (pid.isdigit() and process_lives(int(pid))):  # another process may share the job
-            leftover.unlink(missing_ok=True)
-    manifest = replace(plan.manifest, videos=len(videos), shards=tuple(entries))
-    manifest.save(folder)
+    place = open_place(folder)
+    store_plan(place, plan)  # two jobs may have begun at the same moment in a store that cannot refuse one
+    numbers = range(len(plan.ranges))
+    with ThreadPoolExecutor(1 if isinstance(place, LocalPlace) else AT_ONCE) as pool:
+        entries = list(pool.map(lambda number: finished_shard(place, plan, number), numbers))
+        receipts = list(pool.map(lambda number: read_receipt(place, number, len(range(*plan.ranges[number]))), numbers))
+    if bad := [number for number in numbers if entries[number] is None or receipts[number] is None]:
+        start, stop = plan.ranges[bad[0]]
+        raise ValueError(
+            f"{len(bad)} of {len(numbers)} shards are missing or damaged, the first: {place}/{shard_name(bad[0])}, "
+            f"clips {start}..{stop - 1}; run tools/tokenize_dataset.py again, which writes those alone"
+        )
+    if isinstance(place, LocalPlace):
+        for home in (place.folder, place.folder / RECEIPTS):
+            _remove_leftovers(home)
+    videos = set().union(*(receipt.videos for receipt in receipts if receipt))
+    manifest = replace(plan.manifest, videos=len(videos), shards=tuple(entry for entry in entries if entry))
+    manifest.save(place)
     return manifest
+
+
+def _remove_leftovers(folder: Path) -> None:
+    for leftover in folder.glob("*.tmp-*"):
+        pid = writer_of(leftover.name)
+        if pid is None or not process_lives(pid):  # another process may share the job
+            leftover.unlink(missing_ok=True)
 
 
 def _flat(plan: ShardPlan) -> dict[str, Any]:

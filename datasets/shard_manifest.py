@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tokenreel.datasets.atomic_file import atomic_file
+from tokenreel.datasets.place import Place, open_place
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
@@ -151,42 +152,50 @@ class ShardManifest:
         values["shards"] = tuple(ShardEntry(**exact_keys(ShardEntry, shard)) for shard in values["shards"])
         return cls(**values)
 
-    def save(self, folder: Path) -> None:
-        """Write ``folder/manifest.json`` atomically.
+    def save(self, folder: Path | Place) -> None:
+        """Write ``manifest.json`` into a folder or place, whole or not at all.
 
         Raises:
-            OSError: If the folder is missing, full or read-only.
+            OSError: If it cannot be written.
         """
-        write_json(folder / MANIFEST_NAME, self.to_json())
+        open_place(folder).write(MANIFEST_NAME, json_bytes(self.to_json()))
 
     @classmethod
-    def load(cls, folder: Path) -> "ShardManifest":
-        """Read ``folder/manifest.json``.
+    def load(cls, folder: Path | Place) -> "ShardManifest":
+        """Read ``manifest.json`` of a folder or place.
 
         Raises:
             FileNotFoundError: If there is none: the shards were never finished.
             ValueError: If it is damaged or of another version; names the file.
         """
-        path = folder / MANIFEST_NAME
-        if not path.is_file():
+        place = open_place(folder)
+        try:
+            return read_json(place, MANIFEST_NAME, cls.from_json)
+        except FileNotFoundError as error:
             raise FileNotFoundError(
-                f"{folder} has no {MANIFEST_NAME}: tokenizing was interrupted; run tools/tokenize_dataset.py again"
-            )
-        return read_json(path, cls.from_json)
+                f"{place} has no {MANIFEST_NAME}: tokenizing was interrupted; run tools/tokenize_dataset.py again"
+            ) from error
+
+
+def json_bytes(data: dict[str, Any]) -> bytes:
+    """``data`` as a JSON file; the same data gives the same bytes."""
+    return (json.dumps(data, indent=2, allow_nan=False) + "\n").encode()
 
 
 def write_json(path: Path, data: dict[str, Any]) -> None:
     """Write ``data`` to ``path`` atomically; the same data gives the same bytes."""
     with atomic_file(path) as file:
-        file.write((json.dumps(data, indent=2, allow_nan=False) + "\n").encode())
+        file.write(json_bytes(data))
 
 
-def read_json(path: Path, parse: Callable[[Any], T]) -> T:
-    """Read the JSON of ``path`` and ``parse`` it; a ValueError names the file."""
+def read_json(place: Path | Place, name: str, parse: Callable[[Any], T]) -> T:
+    """Read the JSON file ``name`` of a folder or place and ``parse`` it; a ValueError names the file."""
+    place = open_place(place)
+    data = place.read(name)
     try:
-        return parse(json.loads(path.read_bytes()))
+        return parse(json.loads(data))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{place}/{name}: {error}") from error
 
 
 def exact_keys(kind: type, data: Any) -> dict[str, Any]:

@@ -1,67 +1,82 @@
 """The token shards of one split, opened for training: clip number in, indices and record out.
 
-shards = TokenShards.open(Path("runs/tokens"), split="train", tokenizer=fingerprint)
+shards = TokenShards.open("runs/tokens", split="train", tokenizer=fingerprint)  # or "s3://bucket/tokens"
 indices, records = shards.batch(order.batch(step))
 """
 
-from bisect import bisect_right
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from itertools import accumulate
+from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tokenreel.datasets.shard_file import Location, check_shard, read_block, scan_shard
-from tokenreel.datasets.shard_manifest import MANIFEST_NAME, ShardManifest
+from tokenreel.datasets.place import LocalPlace, Place, open_place
+from tokenreel.datasets.shard_cache import ShardCache
+from tokenreel.datasets.shard_file import missing_shard, wrong_size
+from tokenreel.datasets.shard_manifest import MANIFEST_NAME, ShardEntry, ShardManifest
+from tokenreel.datasets.shard_table import ShardTable, check_sha256, read_into, read_table
 
-# A parsed record takes about this many times the bytes of its JSON.
-_RECORD_OVERHEAD = 8
+USUAL_SPLITS = ("test", "train", "val")
+DOWNLOADS_AT_ONCE = 8
+OPEN_FILES = 256
 
 
-def splits(folder: Path) -> list[str]:
-    """Names of the finished splits under ``folder``, sorted; empty when there are none."""
-    return sorted(path.parent.name for path in folder.glob(f"*/{MANIFEST_NAME}"))
+def splits(folder: Path | str | Place) -> list[str]:
+    """Names of the finished splits in a folder, sorted; of a URL those of `USUAL_SPLITS`, since the web lists none."""
+    place = open_place(folder)
+    if isinstance(place, LocalPlace):
+        return sorted(path.parent.name for path in place.folder.glob(f"*/{MANIFEST_NAME}"))
+    return [name for name in USUAL_SPLITS if place.child(name).exists(MANIFEST_NAME)]
 
 
 class TokenShards:
     """Random access to the clips of one split; open it with `TokenShards.open`.
 
-    Blocks that were read stay in memory up to ``cache_bytes``: a small data set is read from disk once, a
-    large one costs one read of a block per clip.
+    A shard is checked from end to end, its checksum included, when the first of its clips is asked for; from then on
+    a clip is two short reads. Memory holds four bytes per clip and no clips: those the system keeps where it has
+    room. It may be pickled, and used after a fork and by several threads.
 
     Attributes:
-        manifest: What the shards are.
-        folder: Where they are.
+        manifest: What the shards are; lists all of them.
+        place: Where they are.
+        skipped: What is wrong with those that were left out, by name.
     """
 
-    def __init__(self, folder: Path, manifest: ShardManifest, cache_bytes: int) -> None:
-        self.folder = folder
+    def __init__(self, place: Place, manifest: ShardManifest, cache: ShardCache) -> None:
+        self.place = place
         self.manifest = manifest
-        self._cache_bytes = cache_bytes
-        self._starts = [0, *accumulate(shard.clips for shard in manifest.shards)]
-        self._blocks: dict[int, list[Location]] = {}
-        self._cache: OrderedDict[tuple[int, int], tuple[np.ndarray, list[dict[str, Any]]]] = OrderedDict()
-        self._cached = 0
+        self.skipped: dict[str, str] = {}
+        self.num_videos = manifest.videos
+        """Number of distinct videos that the clips were cut from."""
+        self._cache = cache
+        self._keep(range(len(manifest.shards)))
+        self._files: OrderedDict[int, FileIO] = OrderedDict()
 
     @classmethod
     def open(
         cls,
-        folder: Path,
+        folder: Path | str | Place,
         split: str = "train",
         tokenizer: str | None = None,
         verify: bool = False,
-        cache_bytes: int = 2**30,
+        skip_bad: bool = False,
+        cache: ShardCache | None = None,
     ) -> "TokenShards":
         """Open the shards of one split and check that they are complete.
 
         Args:
-            folder: Made by tools/tokenize_dataset.py, e.g. ``runs/tokens``; has one folder per split.
+            folder: Made by tools/tokenize_dataset.py, e.g. ``runs/tokens`` or ``s3://bucket/tokens``; has one folder
+                per split.
             split: Which split.
             tokenizer: Fingerprint (sha256, hex) that the shards must come from; None takes any.
-            verify: Also compare every shard's sha256 (reads all of them, about 1 GB/s).
-            cache_bytes: Memory for blocks that were read, in bytes.
+            verify: Check all shards now, and not each when it is used first (reads all of them).
+            skip_bad: Check all shards now and go on without those that are missing or damaged: `skipped` says which,
+                clips are counted without them.
+            cache: Where copies of remote shards are kept; None is the usual folder.
 
         Returns:
             The opened shards.
@@ -70,10 +85,11 @@ class TokenShards:
             FileNotFoundError: If folder, split, manifest or a shard is missing.
             ValueError: If the shards are of another tokenizer, damaged, or without clips.
         """
-        home = folder / split
-        if not home.is_dir():
-            there = ", ".join(splits(folder)) or "no splits"
-            raise FileNotFoundError(f"no token shards in {home} ({folder} has {there}); run tools/tokenize_dataset.py")
+        root = open_place(folder)
+        home = root.child(split)
+        if not home.exists(MANIFEST_NAME) and not home.exists("plan.json"):
+            there = ", ".join(splits(root)) or "no splits"
+            raise FileNotFoundError(f"no token shards in {home} ({root} has {there}); run tools/tokenize_dataset.py")
         manifest = ShardManifest.load(home)
         if tokenizer is not None and tokenizer != manifest.tokenizer:
             raise ValueError(
@@ -83,18 +99,18 @@ class TokenShards:
             )
         if not manifest.shards:
             raise ValueError(f"the split {home} has no clips; tokenize videos into it or choose another split")
-        for entry in manifest.shards:
-            check_shard(home / entry.name, entry, verify)
-        return cls(home, manifest, cache_bytes)
+        shards = cls(home, manifest, cache or ShardCache())
+        if skip_bad:
+            shards._leave_out_bad()
+        else:
+            shards._check_sizes()
+            for number in range(len(manifest.shards)) if verify else ():
+                shards._opened(number)
+        return shards
 
     def __len__(self) -> int:
         """Number of clips."""
-        return self._starts[-1]
-
-    @property
-    def num_videos(self) -> int:
-        """Number of distinct videos that the clips were cut from."""
-        return self.manifest.videos
+        return int(self._starts[-1])
 
     def clip(self, number: int) -> tuple[np.ndarray, dict[str, Any]]:
         """One clip.
@@ -109,8 +125,8 @@ class TokenShards:
             IndexError: If there is no such clip.
             ValueError: If its shard is damaged; names the shard and its clips.
         """
-        row, record = self._row(number)
-        return row.astype(np.int64), record
+        indices, records = self.batch([number])
+        return indices[0], records[0]
 
     def batch(self, numbers: Sequence[int] | np.ndarray) -> tuple[np.ndarray, list[dict[str, Any]]]:
         """Several clips, in the order asked for; the same clip may come twice.
@@ -125,39 +141,115 @@ class TokenShards:
             IndexError: If there is no such clip.
             ValueError: If a shard is damaged; names the shard and its clips.
         """
-        indices = np.empty((len(numbers), *self.manifest.grid), np.int64)
+        wanted = np.asarray(numbers, np.int64)
+        if outside := [int(number) for number in wanted[(wanted < 0) | (wanted >= len(self))]]:
+            raise IndexError(f"clip {outside[0]} of {len(self)}")
+        shards = np.searchsorted(self._starts, wanted, side="right") - 1
+        self._fetch({int(shard) for shard in shards})
+        stored = np.empty((len(wanted), int(np.prod(self.manifest.grid))), self.manifest.dtype)
+        into, size = stored.view(np.uint8).reshape(-1).data, stored.itemsize * stored.shape[1]
         records = []
-        for place, number in enumerate(numbers):
-            indices[place], record = self._row(int(number))
-            records.append(record)
-        return indices, records
+        places = (wanted - self._starts[shards]).tolist()
+        for row, (shard, place) in enumerate(zip(shards.tolist(), places, strict=True)):
+            file, table = self._opened(shard)
+            block, inside = divmod(place, self.manifest.block)
+            read_into(file, into[row * size : (row + 1) * size], int(table.blocks[block]) + inside * size)
+            records.append(table.record(file, place, block, inside + 1 == self.manifest.block))
+        return stored.reshape(-1, *self.manifest.grid).astype(np.int64), records
 
-    def _row(self, number: int) -> tuple[np.ndarray, dict[str, Any]]:
-        if not 0 <= number < len(self):
-            raise IndexError(f"clip {number} of {len(self)}")
-        shard = bisect_right(self._starts, number) - 1
-        block, row = divmod(number - self._starts[shard], self.manifest.block)
-        indices, records = self._block(shard, block)
-        return indices[row], records[row]
+    def _keep(self, numbers: Sequence[int]) -> None:
+        """Count the clips of these shards alone."""
+        self._numbers = list(numbers)
+        clips = [self.manifest.shards[number].clips for number in self._numbers]
+        self._starts = np.concatenate([[0], np.cumsum(clips)])
+        self._tables: list[ShardTable | None] = [None] * len(clips)
 
-    def _block(self, shard: int, block: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
-        if (shard, block) in self._cache:
-            self._cache.move_to_end((shard, block))
-            return self._cache[shard, block]
-        entry = self.manifest.shards[shard]
-        path = self.folder / entry.name
+    def _check_sizes(self) -> None:
+        """Compare the files on this disk with the manifest; those of a store are compared when they are loaded."""
+        if not isinstance(self.place, LocalPlace):
+            return
+        sizes = self.place.sizes()
+        for shard, entry in enumerate(self.manifest.shards):
+            path = f"{self._clips(shard)}: {self.place}/{entry.name}"
+            if entry.name not in sizes:
+                raise FileNotFoundError(missing_shard(path))
+            if sizes[entry.name] != entry.bytes:
+                raise ValueError(wrong_size(path, sizes[entry.name], entry))
+
+    def _leave_out_bad(self) -> None:
+        tables: dict[int, ShardTable] = {}
+        for number, entry in enumerate(self.manifest.shards):
+            try:
+                tables[number] = self._opened(number)[1]
+            except (ValueError, FileNotFoundError) as error:
+                self.skipped[entry.name] = str(error)
+        if not tables:
+            raise ValueError(
+                f"all {len(self.skipped)} shards in {self.place} are bad, the first: "
+                f"{next(iter(self.skipped.values()))}"
+            )
+        self._files.clear()
+        self._keep(list(tables))
+        self._tables = list(tables.values())
+        if self.skipped:
+            self.num_videos = len({self.clip(number)[1]["video"] for number in range(len(self))})
+
+    def _fetch(self, shards: set[int]) -> None:
+        """Load and check those shards of a store that were not used yet, several at a time."""
+        new = [shard for shard in shards if self._tables[shard] is None]
+        if isinstance(self.place, LocalPlace) or len(new) < 2:
+            return
+        with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
+            list(pool.map(lambda shard: self._cache.shard(self.place, self._entry(shard)), new))
+
+    def _entry(self, shard: int) -> ShardEntry:
+        return self.manifest.shards[self._numbers[shard]]
+
+    def _opened(self, shard: int) -> tuple[FileIO, ShardTable]:
+        """The file of a shard, and where its clips are in it.
+
+        Raises:
+            ValueError, OSError: If it is missing or damaged; names the shard and its clips.
+        """
+        file, table = self._files.get(shard), self._tables[shard]
+        if file is not None and table is not None:
+            self._files.move_to_end(shard)
+            return file, table
         try:
-            if shard not in self._blocks:
-                self._blocks[shard] = scan_shard(path, self.manifest, entry.clips)
-            loaded = read_block(path, self._blocks[shard], block, self.manifest, entry.clips)
-        except ValueError as error:
-            raise ValueError(f"clips {self._starts[shard]}..{self._starts[shard + 1] - 1}: {error}") from error
-        self._cache[shard, block] = loaded
-        self._cached += self._cost(shard, block)
-        while self._cached > self._cache_bytes and len(self._cache) > 1:
-            self._cached -= self._cost(*self._cache.popitem(last=False)[0])
-        return loaded
+            file, table = self._check(shard, table)
+        except (ValueError, OSError) as error:
+            raise type(error)(f"{self._clips(shard)}: {error}") from error
+        self._files[shard], self._tables[shard] = file, table
+        while len(self._files) > OPEN_FILES:
+            self._files.popitem(last=False)  # closed when the last thread that reads from it has done so
+        return file, table
 
-    def _cost(self, shard: int, block: int) -> int:
-        npy, text = self._blocks[shard][block]
-        return npy[1] + _RECORD_OVERHEAD * text[1]
+    def _clips(self, shard: int) -> str:
+        return f"clips {self._starts[shard]}..{self._starts[shard + 1] - 1}"
+
+    def _check(self, shard: int, table: ShardTable | None) -> tuple[FileIO, ShardTable]:
+        entry = self._entry(shard)
+        path = self._cache.shard(self.place, entry)
+        try:
+            return self._load(path, shard, entry, table)
+        except ValueError:
+            if isinstance(self.place, LocalPlace):
+                raise
+        path.unlink(missing_ok=True)  # a copy that was damaged since
+        return self._load(self._cache.shard(self.place, entry), shard, entry, None)
+
+    def _load(self, path: Path, shard: int, entry: ShardEntry, table: ShardTable | None) -> tuple[FileIO, ShardTable]:
+        try:
+            file = FileIO(path)
+        except FileNotFoundError as error:
+            raise FileNotFoundError(missing_shard(path)) from error
+        status = os.fstat(file.fileno())
+        if status.st_size != entry.bytes:
+            raise ValueError(wrong_size(path, status.st_size, entry))
+        if table is None or table.inode != status.st_ino:  # new, or another file than before
+            check_sha256(file, path, entry.sha256)
+            table = read_table(file, path, self._numbers[shard], self.manifest, entry.clips)
+        return file, table
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": OrderedDict()}

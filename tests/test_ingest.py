@@ -257,7 +257,7 @@ def test_faster_process_wins_and_the_dead_are_removed(tmp_path: Path, monkeypatc
     cache = tmp_path / "cache"
     original = stored(tmp_path / "set", cache)
     aside = shutil.move(original.path, tmp_path / "aside")
-    host = atomic_folder._host()
+    host = atomic_folder.host_name()
     dead, alive, elsewhere = (cache / f"x.tmp-{n}" for n in (f"999999999-{host}", f"1-{host}", "999999999-far"))
     for folder in (dead, alive, elsewhere):
         folder.mkdir()

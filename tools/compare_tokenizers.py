@@ -189,7 +189,7 @@ def _member(config: Config, home: Path, model: TokenizerConfig, hop: int) -> dic
     train_tokenizer.train_tokenizer(replace(recipe, run=home / "tokenizer", model=model, **source, **length, **shared))
     tokenize_dataset.tokenize_dataset(
         tokenize_dataset.Config(
-            tokenizer=home / "tokenizer", out=home / "tokens", hop=hop, cache=config.cache, device=config.device
+            tokenizer=home / "tokenizer", out=str(home / "tokens"), hop=hop, cache=config.cache, device=config.device
         )
     )
     tokens = math.prod(model.grid(config.clip_frames, *config.frame_size))

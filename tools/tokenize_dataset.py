@@ -3,32 +3,44 @@
     python tools/tokenize_dataset.py                                  # what runs/tokenizer was trained on
     python tools/tokenize_dataset.py --data my/videos --tokenizer runs/mine/tokenizer --out runs/mine/tokens
 
+    python tools/tokenize_dataset.py --processes 4                    # several on this machine; or on several GPUs:
+    accelerate launch --num_processes 8 tools/tokenize_dataset.py --out s3://bucket/tokens
+    python tools/tokenize_dataset.py --shard-range 100:200            # one of the jobs of a cluster's array
+
 Every split becomes a folder of WebDataset shards with a manifest; labels, captions and actions go along.
-Each shard is one unit of work: run again, the tool keeps finished shards and writes the missing ones.
+Each shard is one unit of work, the same whoever writes it: run again, the tool keeps finished shards and writes the
+missing ones. Whoever finds all of them there writes the manifest.
 """
 
-import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-import torch
 from rich.progress import track
 
-from tokenreel.datasets.atomic_folder import atomic_folder
-from tokenreel.datasets.caption_table import CAPTIONS, CaptionTable, write_caption_table
+from tokenreel.datasets.caption_table import CAPTIONS, TABLE_FILES, CaptionTable, write_caption_table
+from tokenreel.datasets.clip_passes import Augmentation, ClipPasses
 from tokenreel.datasets.clip_store import ClipStore, ClipWindows
 from tokenreel.datasets.condition_facts import condition_facts
 from tokenreel.datasets.data_source import DataSettings, open_data
-from tokenreel.datasets.shard_file import write_shard
-from tokenreel.datasets.shard_job import ShardPlan, finish, finished_shard, store_plan
-from tokenreel.datasets.shard_manifest import ShardManifest, shard_name
+from tokenreel.datasets.file_lock import file_lock
+from tokenreel.datasets.place import LocalPlace, Place, open_place
+from tokenreel.datasets.shard_job import ShardPlan, store_plan
+from tokenreel.datasets.shard_manifest import ShardManifest
+from tokenreel.datasets.shard_share import Share
 from tokenreel.tokenizer import VideoTokenizer, fingerprint
-from tokenreel.tokenizer.frames import to_video
 from tokenreel.tokenizer.pretrained import find_folder, read_provenance
+from tokenreel.tools.token_job import (
+    SplitJob,
+    carry_tokenizer,
+    conclude,
+    own_device,
+    run_processes,
+    units,
+    write_share,
+)
 from tokenreel.training.command_line import command, run_tool
 from tokenreel.training.hardware import DeviceName, peak_memory_mb, pick_device
 from tokenreel.training.run_folder import check_writable
@@ -44,15 +56,15 @@ CAPTIONS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Augmentation):
     """Settings of one tokenizing."""
 
     data: Path | None = None
     """Folder of videos, or a clip store; default: what the tokenizer was trained on."""
     tokenizer: Path = Path("runs/tokenizer")
     """Run folder or model folder of the tokenizer."""
-    out: Path = Path("runs/tokens")
-    """Folder for the shards: one folder per split in it."""
+    out: str = "runs/tokens"
+    """Folder or URL (s3://…, gs://…) for the shards: one folder per split in it."""
     clip_frames: int = 0
     """Frames per clip, the window the GPT will be trained on; 0: as the tokenizer was trained."""
     hop: int = 4
@@ -61,6 +73,10 @@ class Config:
     """Clips encoded at once."""
     clips_per_shard: int = 4096
     """Clips per shard; each shard is one unit of work."""
+    processes: int = 1
+    """Processes on this machine that share the work."""
+    shard_range: str = ""
+    """Write only these of all shards, as START:STOP, counted through all splits; for the jobs of a cluster's array."""
     cache: Path = Path("runs/clips")
     """Folder in which decoded videos are kept."""
     text_encoder: str = ""
@@ -73,7 +89,16 @@ class Config:
     """Where to encode."""
 
     def __post_init__(self) -> None:
-        for name, least in (("clip_frames", 0), ("hop", 1), ("batch_size", 1), ("clips_per_shard", 1)):
+        super().__post_init__()
+        open_place(self.out)
+        Share.of_environment(self.shard_range)
+        for name, least in (
+            ("clip_frames", 0),
+            ("hop", 1),
+            ("batch_size", 1),
+            ("clips_per_shard", 1),
+            ("processes", 1),
+        ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} {getattr(self, name)}: expected at least {least}")
         if self.caption_words != 0 and self.caption_words < SHORTEST_CAPTION:
@@ -85,32 +110,59 @@ class Config:
 
 def tokenize_dataset(config: Config) -> None:
     """Encode every split of the videos into shards, then say where they are."""
+    share = Share.of_environment(config.shard_range)
+    if config.processes > 1 and share.processes > 1:
+        raise ValueError(
+            f"processes {config.processes}: accelerate started {share.processes} already, expected --processes 1 there"
+        )
+    tokenizer, jobs = _prepare(config, share.rank, share.processes)
+    if not share.whole(len(units(jobs))):
+        print(f"process {share.rank} of {share.processes}: {len(share.of(units(jobs)))} of {len(units(jobs))} shards")
+    if config.processes > 1:
+        run_processes(config.processes, _one_process, config)
+    else:
+        write_share(tokenizer, jobs, share, config)
+    if conclude(jobs, share):
+        device = next(tokenizer.parameters()).device
+        print(f"shards in {config.out}, peak memory {peak_memory_mb(device):.0f} MB")
+        print(f"next: {command('train_gpt')} --shards {config.out}")
+
+
+def _one_process(config: Config, rank: int) -> None:
+    """One of several processes on a machine; what it needs was made by the one that started it."""
+    share = replace(Share.of_environment(config.shard_range), rank=rank, processes=config.processes)
+    try:
+        tokenizer, jobs = _prepare(config, rank, config.processes)
+        write_share(tokenizer, jobs, share, config)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error in process {rank}: {' '.join(str(error).split())}")
+
+
+def _prepare(config: Config, rank: int, processes: int) -> tuple[VideoTokenizer, list[SplitJob]]:
+    """Open the tokenizer and the videos, and put beside the shards what they all need."""
     home = find_folder(config.tokenizer)
-    tokenizer = VideoTokenizer.from_pretrained(home).to(pick_device(config.device))
-    origin = read_provenance(home)
+    device = own_device(config.device, rank, processes)
+    tokenizer = VideoTokenizer.from_pretrained(home).to(device)
+    origin, place = read_provenance(home), open_place(config.out)
     clip_frames = config.clip_frames or origin["clip_frames"]
     source = DataSettings.of_model(origin["data"], config.data, config.cache)
     tokenizer.config.grid(clip_frames, *source.frame_size)
-    encoder = TextEncoder.load(config.text_encoder, pick_device(config.device)) if config.text_encoder else None
-    store = open_data(source)
-    told = source.describe(store) if config.data else origin["data"]
-    windows = _windows(store, clip_frames, config.hop)
-    facts = _facts(store)
-    check_writable(config.out)
-    _carry_tokenizer(home, config.out / "tokenizer")
-    if encoder:
-        facts["captions"] = _encode_captions(encoder, store, config.out / CAPTIONS, config.caption_words)
-    elif "captions" in facts and config.caption_words:
-        facts["captions"]["words"] = min(config.caption_words, facts["captions"]["words"])
-    for split, clips in windows.items():
-        manifest = _write_split(
-            tokenizer, clips, _plan(config, tokenizer, home, clips, {"data": told, **facts}), config
-        )
-        tokens = manifest.num_clips * int(np.prod(manifest.grid))
-        print(f"{split}: {manifest.num_clips} clips, {tokens} tokens in {len(manifest.shards)} shards")
-    device = next(tokenizer.parameters()).device
-    print(f"shards in {config.out}, peak memory {peak_memory_mb(device):.0f} MB")
-    print(f"next: {command('train_gpt')} --shards {config.out}")
+    if isinstance(place, LocalPlace):
+        check_writable(place.folder)
+    with file_lock(config.cache / "tokenize.lock"):  # what one process makes the others find
+        store = open_data(source)
+        windows = _windows(store, clip_frames, config.hop)
+        facts = _facts(store)
+        told = source.describe(store) if config.data else origin["data"]
+        carry_tokenizer(home, place)
+        if config.text_encoder:
+            facts["captions"] = _carry_captions(config, store, place)
+        elif "captions" in facts and config.caption_words:
+            facts["captions"]["words"] = min(config.caption_words, facts["captions"]["words"])
+        jobs = [_job(config, tokenizer, home, clips, {"data": told, **facts}) for clips in windows.values()]
+        for job in jobs:
+            store_plan(job.place, job.plan)
+    return tokenizer, jobs
 
 
 def _windows(store: ClipStore, clip_frames: int, hop: int) -> dict[str, ClipWindows]:
@@ -122,24 +174,6 @@ def _windows(store: ClipStore, clip_frames: int, hop: int) -> dict[str, ClipWind
             continue
         windows[split] = ClipWindows(store, split, clip_frames, hop)
     return windows
-
-
-def _carry_tokenizer(home: Path, target: Path) -> None:
-    """Put a copy of the tokenizer beside its shards, so that they can be decoded wherever they go.
-
-    Raises:
-        ValueError: If shards of another tokenizer are there already.
-    """
-    if target.exists():
-        found, expected = fingerprint(target), fingerprint(home)
-        if found != expected:
-            raise ValueError(
-                f"{target.parent} holds shards of tokenizer {found[:12]}, got {expected[:12]}; "
-                "choose another --out or delete the folder"
-            )
-        return
-    with atomic_folder(target) as building:
-        shutil.copytree(home, building, dirs_exist_ok=True)
 
 
 def _facts(store: ClipStore) -> dict[str, Any]:
@@ -158,6 +192,25 @@ def _facts(store: ClipStore) -> dict[str, Any]:
         found = [record for record in store.records if flag in record.flags]
         if found:
             print(f"{len(found)} videos {words}, such as {found[0].file}: {found[0].flags[flag]}")
+    return facts
+
+
+def _carry_captions(config: Config, store: ClipStore, place: Place) -> dict[str, Any]:
+    """Put the vectors of the captions beside the shards; returns what the manifest says of them."""
+    encoder = TextEncoder.load(config.text_encoder, pick_device(config.device))
+    if isinstance(place, LocalPlace):
+        return _encode_captions(encoder, store, place.folder / CAPTIONS, config.caption_words)
+    target = place.child(CAPTIONS)
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary) / CAPTIONS
+        there = target.exists(TABLE_FILES[-1])
+        if there:
+            folder.mkdir()
+            for name in TABLE_FILES:
+                target.receive(name, folder / name)
+        facts = _encode_captions(encoder, store, folder, config.caption_words)
+        for name in () if there else TABLE_FILES:
+            target.send(folder / name, name)
     return facts
 
 
@@ -187,14 +240,12 @@ def _encode_captions(encoder: TextEncoder, store: ClipStore, folder: Path, most:
     return {"words": words, "encoder": encoder.name, "dim": encoder.dim, "probe": list(table.probe)}
 
 
-def _plan(
-    config: Config,
-    tokenizer: VideoTokenizer,
-    home: Path,
-    windows: ClipWindows,
-    source: dict[str, Any],
-) -> ShardPlan:
+def _job(
+    config: Config, tokenizer: VideoTokenizer, home: Path, windows: ClipWindows, source: dict[str, Any]
+) -> SplitJob:
     store, first = windows.store, windows.records[0]
+    changes = {name: getattr(config, name) for name in Augmentation.__dataclass_fields__}
+    clips = ClipPasses(windows, Augmentation(**changes) if first.split == "train" else Augmentation())
     manifest = ShardManifest(
         tokenizer=fingerprint(home),
         stride=tokenizer.config.stride,
@@ -205,33 +256,10 @@ def _plan(
         fps=store.info["settings"]["fps"],
         clip_frames=windows.clip_frames,
         hop=windows.hop,
-        source={"levels": list(tokenizer.config.digits), **source},
+        source={"levels": list(tokenizer.config.digits), **source, **clips.told()},
     )
-    return ShardPlan(manifest, len(windows), config.clips_per_shard)
-
-
-def _write_split(tokenizer: VideoTokenizer, windows: ClipWindows, plan: ShardPlan, config: Config) -> ShardManifest:
-    folder = config.out / plan.manifest.split
-    store_plan(folder, plan)
-    for number, (start, stop) in enumerate(plan.ranges):
-        if finished_shard(folder, plan, number) is not None:  # asked anew: another process may share the job
-            continue
-        indices = np.concatenate(list(_encoded(tokenizer, windows, start, stop, config.batch_size, plan)))
-        records = [windows.record(clip) for clip in range(start, stop)]
-        write_shard(folder / shard_name(number), indices, records, plan.manifest)
-    return finish(folder, plan)
-
-
-@torch.no_grad()
-def _encoded(
-    tokenizer: VideoTokenizer, windows: ClipWindows, start: int, stop: int, batch_size: int, plan: ShardPlan
-) -> Iterator[np.ndarray]:
-    device = next(tokenizer.parameters()).device
-    begins = range(start, stop, batch_size)
-    title = f"{plan.manifest.split} clips {start} to {stop - 1}"
-    for begin in track(begins, title, transient=True, disable=not sys.stdout.isatty()):
-        frames = windows.batch(range(begin, min(begin + batch_size, stop)))
-        yield tokenizer.encode(to_video(frames).to(device)).cpu().numpy().astype(plan.manifest.dtype)
+    place = open_place(config.out).child(first.split)
+    return SplitJob(clips, ShardPlan(manifest, len(clips), config.clips_per_shard), place)
 
 
 def main(argv: list[str] | None = None) -> None:

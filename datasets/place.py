@@ -1,0 +1,179 @@
+"""A folder of files, on this disk or behind a URL: what shards are written to and read from.
+
+place = open_place("s3://bucket/tokens/train")  # or a folder
+place.write("manifest.json", data)
+"""
+
+import os
+import re
+import shutil
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from tokenreel.datasets.atomic_file import atomic_file
+
+SCHEMES = {
+    **{name: "s3fs" for name in ("s3", "s3a")},
+    **{name: "gcsfs" for name in ("gs", "gcs")},
+    **{name: "adlfs" for name in ("az", "abfs", "abfss")},
+    **{name: "aiohttp" for name in ("http", "https")},
+    "sftp": "paramiko",
+    "memory": "fsspec",
+}
+"""Stores that a URL may name, and the package that fsspec needs for each; ``file://`` is a folder. Others are refused:
+some schemes of fsspec, and of WebDataset, run what the URL says."""
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+
+
+class Place(ABC):
+    """A folder of files.
+
+    Attributes:
+        text: How it is named to people: the folder, or the URL.
+    """
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+    @abstractmethod
+    def child(self, name: str) -> "Place":
+        """The folder ``name`` in this one."""
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """The contents of a file.
+
+        Raises:
+            FileNotFoundError: If it is missing.
+            OSError: If it cannot be read.
+        """
+
+    @abstractmethod
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file, whole or not at all; one that is there is replaced.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+
+    @abstractmethod
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless it is there; returns whether it was written."""
+
+    @abstractmethod
+    def receive(self, name: str, path: Path) -> None:
+        """Copy a file to ``path`` on this disk; raises as `read`."""
+
+    @abstractmethod
+    def send(self, path: Path, name: str) -> None:
+        """Copy a file of this disk here, whole or not at all; raises as `write`."""
+
+    @abstractmethod
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None if it is missing."""
+
+    def exists(self, name: str) -> bool:
+        """Whether a file is there."""
+        return self.size(name) is not None
+
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """Size in bytes of each file by name; empty if the folder is missing."""
+
+
+class LocalPlace(Place):
+    """A folder on this disk; it appears with the first file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.text = folder, str(folder)
+
+    def child(self, name: str) -> "LocalPlace":  # noqa: D102
+        return LocalPlace(self.folder / name)
+
+    def read(self, name: str) -> bytes:  # noqa: D102
+        return (self.folder / name).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:  # noqa: D102
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(self.folder / name) as file:
+            file.write(data)
+
+    def create(self, name: str, data: bytes) -> bool:  # noqa: D102
+        path, ready = self.folder / name, f"{name}.new-{os.getpid()}"
+        if path.exists():
+            return False
+        self.write(ready, data)
+        try:
+            os.link(self.folder / ready, path)  # of several writers one succeeds; a rename would replace
+        except FileExistsError:
+            return False
+        except OSError:  # a disk without links
+            os.replace(self.folder / ready, path)
+        finally:
+            (self.folder / ready).unlink(missing_ok=True)
+        return True
+
+    def receive(self, name: str, path: Path) -> None:  # noqa: D102
+        shutil.copyfile(self.folder / name, path)
+
+    def send(self, path: Path, name: str) -> None:  # noqa: D102
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(self.folder / name) as target, path.open("rb") as source:
+            shutil.copyfileobj(source, target)
+
+    def size(self, name: str) -> int | None:  # noqa: D102
+        path = self.folder / name
+        return path.stat().st_size if path.is_file() else None
+
+    def sizes(self) -> dict[str, int]:  # noqa: D102
+        if not self.folder.is_dir():
+            return {}
+        with os.scandir(self.folder) as entries:
+            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+
+
+def open_place(where: "str | Path | Place") -> Place:
+    """The folder, or what a URL names.
+
+    Args:
+        where: Folder, or URL of a scheme in `SCHEMES`, or ``file://``.
+
+    Raises:
+        ValueError: If the scheme is another one, or the URL has parts that it should not have.
+    """
+    if isinstance(where, Place):
+        return where
+    match = _URL.fullmatch(where) if isinstance(where, str) else None
+    if match is None:
+        _check_no_url(str(where))
+        return LocalPlace(Path(where))
+    scheme, rest = match[1].lower(), match[2]
+    if scheme == "file":
+        return LocalPlace(Path(rest))
+    if scheme not in SCHEMES or "::" in rest:
+        known = ", ".join(f"{name}://" for name in ("file", *SCHEMES))
+        raise ValueError(f"got the URL {where!r}, expected a folder or one of {known}, not chained by ::")
+    if "@" in rest.split("/")[0]:
+        raise ValueError(
+            f"got a {scheme}:// URL with a name or a password in it, which logs and models would keep; expected them "
+            "in the store's own environment variables or files"
+        )
+    if scheme.startswith("http") and re.search(r"[?#]", rest):
+        raise ValueError(f"got {where!r}, expected the URL of a folder, without ? and #")
+    from tokenreel.datasets.place_remote import RemotePlace
+
+    return RemotePlace(f"{scheme}://{rest.rstrip('/')}")
+
+
+def is_url(where: "str | Path") -> bool:
+    """Whether it names a store and not a folder."""
+    return isinstance(where, str) and _URL.fullmatch(where) is not None and not where.lower().startswith("file://")
+
+
+def _check_no_url(where: str) -> None:
+    """Refuse what was meant as a URL: ``pipe:…``, chains, and URLs that a Path has lost a slash of."""
+    scheme, colon, _ = where.partition(":")
+    if colon and ("::" in where or scheme.lower() in {*SCHEMES, "file", "pipe"}) and len(scheme) > 1:
+        raise ValueError(f"got {where!r}, expected a folder, or a URL such as s3://bucket/tokens (as a str)")
