@@ -20,7 +20,8 @@ class ClipRecord:
 
     Attributes:
         key: Unique name made of letters, digits, ``_`` and ``-``.
-        file: Path of the source file relative to the data folder, with ``/``.
+        file: Path of the source file relative to the data folder, with ``/``; of a video that is a part of a file, a
+            name that looks like one.
         split: ``train``, ``val`` or ``test``.
         offset: First byte of its frames in ``frames.u8``.
         frames: Number of frames.
@@ -31,7 +32,7 @@ class ClipRecord:
         source_frames: Frames decoded from the source.
         time_base: Seconds per tick of the source's time stamps, as a fraction, e.g. ``1/15360``.
         rotation: Degrees counter-clockwise by which frames were turned: 0, 90, 180 or 270.
-        sha256: Of the source file.
+        sha256: Of the source file; of the frames as stored, where the video is a part of a file.
         flags: What is unusual, by name: ``damaged`` (reason), ``static``, ``black``, ``vfr``, ``upsampled``,
             ``alpha`` (laid over white), ``clock_jumps`` (number), ``bars_cut_off`` (shares above,
             below, left and right), ``duplicate_of`` (key of one from the same bytes),
@@ -42,6 +43,10 @@ class ClipRecord:
         actions: One action per stored frame, from the metadata.
         action_names: Names of the actions 0, 1, ….
         start: Where in its video it begins, in frames as stored.
+        licence: Under what terms the video may be used.
+        source: Where the video comes from.
+        group: Videos of one group stay on one side of the split.
+        extra: All else that the metadata say of it.
     """
 
     key: str
@@ -63,6 +68,10 @@ class ClipRecord:
     actions: list[Any] | None = None
     action_names: list[str] | None = None
     start: int = 0
+    licence: str | None = None
+    source: str | None = None
+    group: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
     @property
     def frame_bytes(self) -> int:

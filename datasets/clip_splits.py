@@ -27,13 +27,14 @@ def with_duplicates(records: Sequence[ClipRecord]) -> list[ClipRecord]:
 def with_splits(records: Sequence[ClipRecord], given: dict[str, str | None]) -> list[ClipRecord]:
     """Decides the split of each record.
 
-    Folders decide where there are split folders. Otherwise, or where there is no ``val`` beside ``train``, a
-    hash of the key takes about a tenth of the videos, at least one of two; the shots of a video stay together, and
-    a copy goes where its original goes. Of a single video the last tenth of the frames becomes the validation split.
+    What is given decides, even between copies (see :func:`leaks`). Otherwise, or where there is no ``val`` beside
+    ``train``, a hash of the key takes about a tenth of the videos, at least one of two; the shots of a video, the
+    videos of a group, a copy and its original stay together. Of a single video the last tenth of the frames becomes the
+    validation split.
 
     Args:
         records: Records whose ``split`` is not yet meant.
-        given: Split by key, as the folders say; None where they say nothing.
+        given: Split by key, as folders or metadata say; None where they say nothing.
     """
     splits = {record.key: given[record.key] or "train" for record in records}
     free = [record for record in records if splits[record.key] == "train"]
@@ -53,7 +54,7 @@ def with_splits(records: Sequence[ClipRecord], given: dict[str, str | None]) -> 
 def kinship(records: Sequence[ClipRecord]) -> dict[str, str]:
     """Which records show the same: by key, the key of the first one that does.
 
-    Shots of one video do, and what is flagged as a copy of another, and all that these show.
+    Shots of one video do, videos of one group, what is flagged as a copy of another, and all that these show.
     """
     leaders = {record.key: record.key for record in records}
 
@@ -68,11 +69,39 @@ def kinship(records: Sequence[ClipRecord]) -> dict[str, str]:
     rank = {record.key: number for number, record in enumerate(records)}
     for record in records:
         others = [first_of.setdefault(record.file, record.key)]
+        if record.group is not None:
+            # No file is called so.
+            others.append(first_of.setdefault(f"/{record.group}", record.key))
         others += [record.flags[flag] for flag in COPIES if record.flags.get(flag) in leaders]
         for other in others:
             ends = sorted((leader(record.key), leader(other)), key=rank.__getitem__)
             leaders[ends[1]] = ends[0]
     return {key: leader(key) for key in leaders}
+
+
+def leaks(records: Sequence[ClipRecord]) -> list[tuple[ClipRecord, ClipRecord]]:
+    """What shows the same on two sides of the split, as only splits that were given do: (record, its kin).
+
+    Of several that are in one split, such as shots of a video, the first one stands for all.
+    """
+    leaders = kinship(records)
+    families: dict[str, dict[str, ClipRecord]] = {}
+    for record in records:
+        families.setdefault(leaders[record.key], {}).setdefault(record.split, record)
+    kin = [list(family.values()) for family in families.values()]
+    return [(other, first) for first, *others in kin for other in others]
+
+
+def leak_warning(records: Sequence[ClipRecord]) -> str | None:
+    """Words about :func:`leaks`; None if there are none."""
+    if not (found := leaks(records)):
+        return None
+    copy, of = found[0]
+    return (
+        f"the splits that were given put {len(found)} copies or videos of one group on both sides, so validation looks "
+        f"better than it is, such as {copy.file} ({copy.split}) and {of.file} ({of.split}); remove one of each, or "
+        "leave copies out with --curation.duplicates drop"
+    )
 
 
 def _held_out(keys: list[str]) -> set[str]:

@@ -25,9 +25,15 @@ from tokenreel.datasets.clip_record import (
     STORE_FILE,
     ClipRecord,
 )
+from tokenreel.datasets.clip_splits import leak_warning
 from tokenreel.datasets.curation import NO_RULES, CurationRules
+from tokenreel.datasets.found_video import VideoSource
 from tokenreel.datasets.ingest import IngestSettings, ingest
-from tokenreel.datasets.video_folder import VideoFolder, counted
+from tokenreel.datasets.video_folder import counted
+from tokenreel.datasets.video_source import video_source
+
+SAID = ("label", "caption", "licence", "source")
+"""What the record of a clip takes over from that of its video."""
 
 
 class ClipStore:
@@ -175,13 +181,13 @@ class ClipWindows:
             later: Frames by which it begins later than that one.
 
         Returns:
-            "video", "start", "fps"; "label", "caption", "actions" (``actions[t]`` is what was done after frame t of
-            the clip) and "action_names" where they are known.
+            "video", "start", "fps"; "label", "caption", "licence", "source", "actions" (``actions[t]`` is what was
+            done after frame t of the clip) and "action_names" where they are known.
         """
         video, start = self.location(index)
         start += later
         record: dict[str, Any] = {"video": video.key, "start": start, "fps": video.fps}
-        record |= {name: value for name in ("label", "caption") if (value := getattr(video, name)) is not None}
+        record |= {name: value for name in SAID if (value := getattr(video, name)) is not None}
         if video.actions is not None:
             record["actions"] = video.actions[start : start + self.clip_frames]
             record["action_names"] = video.action_names
@@ -209,33 +215,37 @@ def is_clip_store(path: Path) -> bool:
 
 
 def open_or_ingest(
-    data: Path, settings: IngestSettings, cache: Path = Path("runs/clips"), progress: bool = True
+    data: Path, settings: IngestSettings, cache: Path = Path("runs/clips"), progress: bool = True, part: str = ""
 ) -> ClipStore:
     """Opens the clip store of a folder of videos, and makes it first if it is not there yet.
 
     Args:
-        data: A folder of videos (see ``video_folder``), or a clip store.
+        data: What ``video_source`` knows, such as a folder of videos; or a clip store.
         settings: How videos are brought to frames.
         cache: Folder that holds the stores; the name of each tells folder, size and fps, and a hash of the
             listing.
         progress: Whether to show a progress bar and a summary.
+        part: Which part of a dataset to read, see ``video_source``.
 
     Raises:
-        FileNotFoundError: If there is no such folder.
+        FileNotFoundError: If there is nothing at that path.
         ValueError: If it holds no readable video, broken metadata, or a clip store made with other settings.
         OSError: If the store cannot be written.
     """
     if is_clip_store(data):
         return _opened_as_is(data, settings)
-    videos = VideoFolder.scan(data)
+    videos = video_source(data, part)
     path = cache / _store_name(videos, settings)
     if is_clip_store(path):
         return ClipStore.open(path)
     console = Console(quiet=not progress)
+    console.print(f"{data}: {videos.kind}", highlight=False, soft_wrap=True, markup=False)
     with atomic_folder(path) as temporary:
         ingest(videos, settings, temporary, console)
     store = ClipStore.open(path)
     console.print(_summary(store), highlight=False, soft_wrap=True)
+    if leak := leak_warning(store.records):
+        console.print(f"note: {leak}", highlight=False, soft_wrap=True, markup=False)
     return store
 
 
@@ -256,7 +266,7 @@ def _opened_as_is(path: Path, settings: IngestSettings) -> ClipStore:
     return store
 
 
-def _store_name(videos: VideoFolder, settings: IngestSettings) -> str:
+def _store_name(videos: VideoSource, settings: IngestSettings) -> str:
     chosen = [FORMAT_VERSION, videos.fingerprint(), settings.that_matter, settings.curation.told]
     content = json.dumps(chosen, sort_keys=True)
     key = hashlib.sha256(content.encode("ascii")).hexdigest()[:8]

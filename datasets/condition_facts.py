@@ -26,12 +26,12 @@ def condition_facts(records: Sequence[ClipRecord]) -> dict[str, Any]:
 
     Returns:
         "labels", the sorted names; and where there are any "captions", {"words": words of the longest}, and
-        "actions": {"names": one per discrete action} or, for actions that are vectors, {"size", "mean", "std"}
-        over all frames. "std" is 0 for a number that never changes.
+        "actions": {"names": one per discrete action, of all videos together} or, for actions that are vectors,
+        {"size", "mean", "std"} over all frames. "std" is 0 for a number that never changes.
 
     Raises:
         ValueError: If actions are neither whole numbers from 0 nor finite vectors of one length, are beyond their
-            names, or differ in kind or names between videos.
+            names, or differ in kind between videos.
     """
     facts: dict[str, Any] = {"labels": sorted({record.label for record in records if record.label is not None})}
     longest = max((_words(record.caption) for record in records if record.caption is not None), default=0)
@@ -63,26 +63,26 @@ def _are_vectors(records: Sequence[ClipRecord]) -> bool:
 
 
 def _names(records: Sequence[ClipRecord]) -> list[str]:
-    """Names of the discrete actions, as given or else their numbers."""
-    named = next((record for record in records if record.action_names), None)
-    highest = 0
+    """Names of the discrete actions: those of all videos in the order they come up, or else their numbers."""
+    named: dict[tuple[str, ...], str] = {}
     for record in records:
-        if named is not None and record.action_names not in (None, [], named.action_names):
+        if record.action_names:
+            named.setdefault(tuple(record.action_names), record.file)
+    if not named:
+        return [str(number) for number in range(max(max(_whole(record)) for record in records) + 1)]
+    (first, file), others = next(iter(named.items())), len(named) - 1
+    for record in records:
+        if not record.action_names and others:
             raise ValueError(
-                f"{record.file}: action_names are {record.action_names}, expected {named.action_names} as in "
-                f"{named.file}; number the actions alike in all videos"
+                f"{record.file}: no action_names, expected some, as they differ between other videos; name its actions"
             )
-        highest = max(highest, *_whole(record))
-    if named is None:
-        return [str(number) for number in range(highest + 1)]
-    names = named.action_names or []
-    for record in records:
+        names, place = (record.action_names, record.file) if record.action_names else (first, file)
         if max(_whole(record)) >= len(names):
             raise ValueError(
                 f"{record.file}: action {max(_whole(record))}, expected 0 to {len(names) - 1}, as there are "
-                f"{len(names)} action_names in {named.file}; correct the action or name it"
+                f"{len(names)} action_names in {place}; correct the action or name it"
             )
-    return list(names)
+    return list(dict.fromkeys(name for names in named for name in names))
 
 
 def _whole(record: ClipRecord) -> Iterable[int]:

@@ -8,6 +8,7 @@ from typing import Any
 from tokenreel.datasets.clip_store import ClipStore, ClipWindows, open_or_ingest
 from tokenreel.datasets.curation import NO_RULES, CurationRules
 from tokenreel.datasets.ingest import Decoder, IngestSettings
+from tokenreel.datasets.origins import origins
 from tokenreel.datasets.world_states import WORLD_FILE
 from tokenreel.datasets.worlds import WorldSettings, write_world
 
@@ -19,14 +20,16 @@ class DataSettings:
     """Where videos come from and how they are brought to frames."""
 
     data: Path | None = None
-    """Folder of videos (train/, val/ or flat; classes as sub-folders), or a clip store; default: the embedded world
-    of balls, made in data/balls."""
+    """Folder of videos (train/, val/ or flat; classes as sub-folders), LeRobot dataset, HDF5, npz or npy file, or a
+    clip store; default: the embedded world of balls, made in data/balls."""
     size: int = 64
     """Height of the frames in pixels, and their width: scaled to cover it, then centre cropped."""
     width: int = 0
     """Width in pixels of frames that are not square; 0: as the height."""
     fps: float = 10.0
     """Frames per second the videos are brought to, by time; 0 keeps every frame at its own rate."""
+    part: str = ""
+    """Which part of a dataset to read: a camera of a LeRobot dataset, an array of an HDF5 or npz file; default: all."""
     decoder: Decoder = "pyav"
     """"pyav" reads everything; "decord" is an alternative for plain mp4."""
     cache: Path = Path("runs/clips")
@@ -52,8 +55,10 @@ class DataSettings:
             "size": self.size,
             "width": self.width,
             "fps": self.fps,
+            "part": self.part,
             "decoder": self.decoder,
             "curation": store.curation.told,
+            "origins": origins(store.records),
         }
 
     @classmethod
@@ -70,7 +75,9 @@ class DataSettings:
         rules = CurationRules(**origin["curation"]) if "curation" in origin else NO_RULES
         store = Path(origin["clip_store"])
         folder = store if store.is_dir() else Path(origin["folder"])
-        return cls(data=data or folder, cache=cache, curation=rules, **kept)
+        # What is said of one dataset means nothing in another, or in a store.
+        part = origin.get("part", "") if data is None and folder != store else ""
+        return cls(data=data or folder, cache=cache, curation=rules, part=part, **kept)
 
 
 def open_data(settings: DataSettings) -> ClipStore:
@@ -87,7 +94,7 @@ def open_data(settings: DataSettings) -> ClipStore:
         if not (data / WORLD_FILE).exists():
             print(f"making the embedded world in {data}")
             write_world("balls", data, **asdict(WorldSettings()))
-    return open_or_ingest(data, settings.ingest_settings(), settings.cache)
+    return open_or_ingest(data, settings.ingest_settings(), settings.cache, part=settings.part)
 
 
 def held_out_windows(settings: DataSettings, clip_frames: int, one_per_video: bool) -> ClipWindows:

@@ -8,7 +8,7 @@
 Frame counts and times come from decoding; what the header says is only a hint. PyAV is the reference decoder.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -36,6 +36,8 @@ class FrameStream:
         fps: Wanted frames per second, see ``frame_times.on_grid``; None keeps every frame at its own time.
         decoder: ``pyav`` or ``decord``.
         crop_bars: Whether to cut black bars off, see ``letterbox``.
+        span: Seconds at which the video begins and ends (None: with the file) where it is a part of a file; only
+            ``pyav`` reads those.
 
     Raises:
         ValueError: If a size or rate is not positive, or the decoder is unknown.
@@ -49,6 +51,7 @@ class FrameStream:
         fps: float | None = None,
         decoder: Decoder = "pyav",
         crop_bars: bool = False,
+        span: tuple[float, float | None] = (0.0, None),
     ) -> None:
         if height < 1 or width < 1:
             raise ValueError(f"frame size {height}x{width}, expected at least 1x1; use e.g. 64x64")
@@ -57,7 +60,7 @@ class FrameStream:
         if decoder not in ("pyav", "decord"):
             raise ValueError(f"decoder {decoder!r}, expected 'pyav' or 'decord'")
         self.path, self.height, self.width, self.fps, self.decoder = path, height, width, fps, decoder
-        self.crop_bars = crop_bars
+        self.crop_bars, self.span = crop_bars, span
         self.facts = VideoFacts()
 
     def __iter__(self) -> Generator[DecodedFrame]:
@@ -67,21 +70,29 @@ class FrameStream:
             UnreadableVideo: If there is not a single frame.
         """
         self.facts = VideoFacts()
-        # Imported here: the decoders are heavy, and decord exists on few platforms.
-        if self.decoder == "decord":
-            from tokenreel.datasets.decoding_decord import decord_frames as frames_of
-        else:
-            from tokenreel.datasets.decoding_pyav import pyav_frames as frames_of
         if self.crop_bars:
             from tokenreel.datasets.letterbox import bars_of
 
             self.facts.bars = bars_of(self.path)
         empty = True
-        for frame in frames_of(self.path, (self.height, self.width), self.fps, self.facts, self.facts.bars):
+        for frame in self._frames():
             empty = False
             yield frame
         if empty:
             raise UnreadableVideo(self.facts.damaged or "no frame could be decoded")
+
+    def _frames(self) -> Iterator[DecodedFrame]:
+        wanted = (self.height, self.width)
+        # Imported here: the decoders are heavy, and decord exists on few platforms.
+        if self.decoder == "decord":
+            if self.span != (0.0, None):
+                raise UnreadableVideo("a part of a file, which decord does not read; use --decoder pyav")
+            from tokenreel.datasets.decoding_decord import decord_frames
+
+            return decord_frames(self.path, wanted, self.fps, self.facts, self.facts.bars)
+        from tokenreel.datasets.decoding_pyav import pyav_frames
+
+        return pyav_frames(self.path, wanted, self.fps, self.facts, self.facts.bars, self.span)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Decoding with PyAV, the reference decoder."""
 
+import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -13,9 +14,18 @@ from tokenreel.datasets.decoded_frame import DecodedFrame, UnreadableVideo, Vide
 from tokenreel.datasets.frame_fit import NO_BARS, Bars, FrameFit, over_white
 from tokenreel.datasets.frame_times import FrameClock, at_rate
 
+Span = tuple[float, float | None]
+"""Seconds at which a part of a file begins, and ends (None: with the file)."""
+WHOLE: Span = (0.0, None)
+
 
 def pyav_frames(
-    path: Path, wanted: tuple[int, int], fps: float | None, facts: VideoFacts, bars: Bars = NO_BARS
+    path: Path,
+    wanted: tuple[int, int],
+    fps: float | None,
+    facts: VideoFacts,
+    bars: Bars = NO_BARS,
+    span: Span = WHOLE,
 ) -> Iterator[DecodedFrame]:
     """Decodes with PyAV; see ``FrameStream``. ``facts`` are filled in on the way."""
     # Left open or with decoder threads, a container can hang processes that are forked later.
@@ -24,7 +34,10 @@ def pyav_frames(
         clock = FrameClock(stream.time_base or Fraction(1, 1000), stream.guessed_rate)
         facts.codec, facts.time_base = stream.codec_context.name, clock.time_base
         try:
-            yield from _scaled(_timed(clock, _decoded(container, stream, facts), fps), stream, wanted, facts, bars)
+            frames = _decoded(container, stream, facts)
+            if span != WHOLE:
+                frames = _within(span, container, stream, facts)
+            yield from scaled(timed(clock, frames, fps), stream.sample_aspect_ratio, wanted, facts, bars)
         finally:
             facts.measured(clock)
 
@@ -87,24 +100,68 @@ def _decoded(container: Any, stream: Any, facts: VideoFacts) -> Iterator[tuple[i
         facts.damaged = f"{reason(error)} after {facts.source_frames} frames"
 
 
-def _timed(
+def _within(span: Span, container: Any, stream: Any, facts: VideoFacts) -> Iterator[tuple[int | None, tuple[int, Any]]]:
+    """What ``_decoded`` yields of a part of the file, counted from its own first frame."""
+    # Frames stand half an interval from the edge, wherever rounding put their stamps.
+    half = 0.5 / float(stream.guessed_rate or 25)
+    begin, end = span[0] - half, math.inf if span[1] is None else span[1] - half
+    try:
+        if span[0] > 0:
+            container.seek(int(span[0] / stream.time_base), stream=stream)
+    except av.FFmpegError as error:
+        facts.damaged = f"{reason(error)} when seeking second {span[0]:g}"
+        return
+    inside = 0
+    for pts, (_, frame) in _decoded(container, stream, facts):
+        if pts is None or pts * stream.time_base < begin:
+            continue
+        if pts * stream.time_base >= end:
+            break
+        inside += 1
+        yield pts, (inside - 1, frame)
+    facts.source_frames = inside
+
+
+def timed(
     clock: FrameClock, frames: Iterable[tuple[int | None, tuple[int, Any]]], fps: float | None
 ) -> Iterator[tuple[float, int, Any]]:
-    """Yields (seconds, source index, frame) of the frames to keep, a repeated one several times."""
+    """Puts pictures on the wanted times.
+
+    Args:
+        clock: What their stamps count in; measures them.
+        frames: (stamp in ticks or None, (source index, picture)).
+        fps: Wanted frames per second; None keeps every frame.
+
+    Yields:
+        (seconds, source index, picture) of those to keep, a repeated one several times.
+    """
     sound = (frame for frame in clock.stamp(frames) if not frame.item[1].is_corrupt)
     for time, (index, frame) in at_rate(sound, clock, fps):
         yield time, index, frame
 
 
-def _scaled(
-    frames: Iterable[tuple[float, int, Any]], stream: Any, wanted: tuple[int, int], facts: VideoFacts, bars: Bars
+def scaled(
+    frames: Iterable[tuple[float, int, Any]],
+    pixel_aspect: Fraction | None,
+    wanted: tuple[int, int],
+    facts: VideoFacts,
+    bars: Bars = NO_BARS,
 ) -> Iterator[DecodedFrame]:
+    """Brings pictures to the wanted size, upright and opaque; ``facts`` say what was done.
+
+    Args:
+        frames: From ``timed``.
+        pixel_aspect: Width of a pixel divided by its height; None or 0 when unknown.
+        wanted: (height, width) in pixels.
+        facts: Of the video.
+        bars: What is cut off at the sides.
+    """
     scaler = VideoReformatter()
     fit: FrameFit | None = None
     image, image_index = np.empty(0, np.uint8), -1
     for time, index, frame in frames:
         if fit is None:
-            fit = FrameFit.of((frame.height, frame.width), wanted, frame.rotation, stream.sample_aspect_ratio, bars)
+            fit = FrameFit.of((frame.height, frame.width), wanted, frame.rotation, pixel_aspect, bars)
             facts.rotation = 90 * fit.quarter_turns
         if index != image_index:
             height, width = fit.coded_size

@@ -7,7 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,9 @@ from tokenreel.datasets.clip_record import (
 from tokenreel.datasets.clip_splits import with_duplicates, with_splits
 from tokenreel.datasets.curation import NO_RULES, CurationRules
 from tokenreel.datasets.decoding import Decoder
+from tokenreel.datasets.found_video import FoundVideo, Rejected, VideoSource
 from tokenreel.datasets.ingest_pool import decode_all
 from tokenreel.datasets.ingest_shots import LEFT_NOTHING, ShotWriter, records_of, rejection
-from tokenreel.datasets.video_folder import FoundVideo, Rejected, VideoFolder
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class IngestSettings:
         return usual | ({"letterbox": True} if self.curation.letterbox else {})
 
 
-def ingest(videos: VideoFolder, settings: IngestSettings, folder: Path, console: Console) -> None:
-    """Decodes a folder of videos and writes a clip store.
+def ingest(videos: VideoSource, settings: IngestSettings, folder: Path, console: Console) -> None:
+    """Decodes the videos of a source and writes a clip store.
 
     Args:
         videos: What to read.
@@ -93,7 +93,7 @@ def ingest(videos: VideoFolder, settings: IngestSettings, folder: Path, console:
         (folder / FRAMES_FILE).open("wb") as frames,
         _progress(console) as bar,
         # Closed at once, so that after an error no child is left that still writes.
-        closing(_decoded(videos.root, found, settings, folder)) as answers,
+        closing(_decoded(found, settings, folder)) as answers,
     ):
         writer = ShotWriter(frames, folder / FRAMES_FILE, settings.curation.duplicates)
         for video, answer in bar.track(answers, total=len(found), description="reading videos"):
@@ -140,7 +140,7 @@ def fingerprint(records: Sequence[ClipRecord], settings: dict[str, Any]) -> str:
 
 
 def _decoded(
-    root: Path, found: list[FoundVideo], settings: IngestSettings, folder: Path
+    found: list[FoundVideo], settings: IngestSettings, folder: Path
 ) -> Generator[tuple[FoundVideo, dict[str, Any]]]:
     """Yields each video with the worker's answer and the ``part`` that holds its frames."""
     parts = folder / "parts"
@@ -149,7 +149,7 @@ def _decoded(
         {
             **settings.that_matter,
             "rules": settings.curation.told,
-            "path": str((root / video.name).absolute()),
+            **asdict(video.place),
             "part": str(parts.absolute() / f"{number}.u8"),
             "want_indices": video.metadata.actions is not None,
         }
@@ -175,7 +175,7 @@ def _cannot_write(folder: Path, reason: str) -> OSError:
 
 
 def _summary(
-    videos: VideoFolder, settings: IngestSettings, records: list[ClipRecord], rejected: list[Rejected]
+    videos: VideoSource, settings: IngestSettings, records: list[ClipRecord], rejected: list[Rejected]
 ) -> dict[str, Any]:
     splits = sorted({record.split for record in records})
     of = {split: [record for record in records if record.split == split] for split in splits}
@@ -184,6 +184,7 @@ def _summary(
         "settings": settings.that_matter,
         "curation": settings.curation.told,
         "source": videos.root.absolute().name,
+        "kind": videos.kind,
         "fingerprint": fingerprint(records, settings.that_matter),
         "bytes": sum(record.bytes for record in records),
         "videos": {split: len({record.file for record in members}) for split, members in of.items()},

@@ -88,7 +88,8 @@ def _head(report: dict[str, Any]) -> str:
     }
     for split, counts in report["splits"].items():
         tiles[split] = f"{counts['videos']} videos"
-    told = f"frames of {settings['width']}x{settings['height']}, {rate}, decoded by {settings['decoder']}"
+    size = f"{settings['width']}x{settings['height']}"
+    told = f"{escape(report['kind'])}; frames of {size}, {rate}, decoded by {settings['decoder']}"
     shares = {"kept": totals["frames_kept"]} | {name: c["frames"] for name, c in report["left_out"].items()}
     whole = max(1, sum(shares.values()))
     bar = "".join(f'<i style="width:{100 * n / whole:.2f}%;background:{COLOURS[k]}"></i>' for k, n in shares.items())

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from tokenreel.datasets.clip_record import REJECTED_FILE, SOURCES_FILE, ClipRecord
-from tokenreel.datasets.clip_splits import COPIES
+from tokenreel.datasets.clip_splits import COPIES, leak_warning
 from tokenreel.datasets.clip_store import ClipStore
+from tokenreel.datasets.origins import origins
 
 SECONDS = (0, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 MOTION = (0, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -44,9 +45,9 @@ def ingest_report(store: ClipStore) -> dict[str, Any]:
     """All that is known of an ingest but for the pictures.
 
     Returns:
-        "source", "clip_store", "fingerprint", "settings", "curation"; "totals"; "splits", by name; "left_out", by
-        reason; "labels"; "warnings", in words; "copies"; "rejected"; "ignored"; "histograms"; "videos", each with
-        its stretches.
+        "source", "kind", "origins" (see ``origins``), "clip_store", "fingerprint", "settings", "curation"; "totals";
+        "splits", by name; "left_out", by reason; "labels"; "warnings", in words; "copies"; "rejected"; "ignored";
+        "histograms"; "videos", each with its stretches.
 
     Raises:
         ValueError: If the store is from before its sources were kept.
@@ -57,6 +58,8 @@ def ingest_report(store: ClipStore) -> dict[str, Any]:
     kept = [stretch for stretch in stretches if stretch["dropped"] is None]
     return {
         "source": store.info["source"],
+        "kind": store.info.get("kind", "folder of videos"),
+        "origins": origins(store.records),
         "clip_store": str(store.path),
         "fingerprint": store.fingerprint,
         "settings": store.info["settings"],
@@ -152,14 +155,8 @@ def _most_common(names: Iterable[str], most: int = 12) -> dict[str, int]:
 def _warnings(store: ClipStore, sources: list[dict[str, Any]]) -> Iterable[str]:
     """What a person would want to be told, in sentences."""
     height, width = store.info["settings"]["height"], store.info["settings"]["width"]
-    by_key = {record.key: record for record in store.records}
-    pairs = [(r, by_key[r.flags[flag]]) for r in store.records for flag in COPIES if r.flags.get(flag) in by_key]
-    if leaks := [(copy, of) for copy, of in pairs if copy.split != of.split]:
-        copy, of = leaks[0]
-        yield (
-            f"your folders put {len(leaks)} copies on both sides of the split, so validation looks better than it is, "
-            f"such as {copy.file} ({copy.split}) of {of.file} ({of.split}); remove one of each"
-        )
+    if leak := leak_warning(store.records):
+        yield leak
     if "val" not in {record.split for record in store.records}:
         yield "there is no validation video, so nothing tells when clips are learned by heart; add a folder val"
     frames = sum(record.frames for record in store.records)

@@ -15,8 +15,8 @@ from PIL import Image
 
 from tokenreel.datasets.clip_record import CHANNELS, ClipRecord
 from tokenreel.datasets.curation import Duplicates, Stretch
+from tokenreel.datasets.found_video import FoundVideo
 from tokenreel.datasets.near_duplicates import SeenVideos
-from tokenreel.datasets.video_folder import FoundVideo
 from tokenreel.datasets.video_metadata import aligned_actions
 
 LEFT_NOTHING = "curation left nothing of it"
@@ -81,6 +81,10 @@ def records_of(video: FoundVideo, answer: dict[str, Any], fps: float | None, siz
         caption=video.metadata.caption,
         actions=actions,
         action_names=video.metadata.action_names,
+        licence=video.metadata.licence,
+        source=video.metadata.source,
+        group=video.metadata.group,
+        extra=video.metadata.extra,
     )
     shots = count(1)
     records = [

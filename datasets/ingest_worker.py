@@ -8,16 +8,18 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tokenreel.datasets.array_stream import ArrayStream
 from tokenreel.datasets.curation import CurationRules, stretches_of
 from tokenreel.datasets.decoded_frame import UnreadableVideo
-from tokenreel.datasets.decoding import FrameStream
+from tokenreel.datasets.decoding import Decoder, FrameStream
+from tokenreel.datasets.found_video import VideoPlace
 from tokenreel.datasets.frame_measures import FrameMeasures
 
 # Several at once are measured and written faster.
@@ -28,34 +30,37 @@ def decode(job: dict[str, Any]) -> dict[str, Any]:
     """Decodes one file into a flat file of uint8 frames, of which none but the last few are in memory, and judges it.
 
     Args:
-        job: ``path``, ``part`` (file to write), ``height``, ``width``, ``fps``, ``decoder``, ``rules`` (see
-            ``curation.CurationRules``), and ``want_indices``: whether to return the source index of each frame.
+        job: What a ``found_video.VideoPlace`` holds, ``part`` (file to write), ``height``, ``width``, ``fps``,
+            ``decoder``, ``rules`` (see ``curation.CurationRules``), and ``want_indices``: whether to return the source
+            index of each frame.
 
     Returns:
-        ``rejected`` with the reason; or ``frames``, ``sha256`` of the source, ``facts``, ``stretches`` (see
-        ``curation.Stretch``), ``samples`` (frame and difference hash of some frames), ``indices``.
+        ``rejected`` with the reason; or ``frames``, ``sha256`` (see ``clip_record.ClipRecord``), ``facts``,
+        ``stretches`` (see ``curation.Stretch``), ``samples`` (frame and difference hash of some frames), ``indices``.
 
     Raises:
         OSError: If the part cannot be written.
     """
-    path = Path(job["path"])
+    place = VideoPlace(**{f.name: job[f.name] for f in fields(VideoPlace)})
     rules = CurationRules(**job["rules"])
-    stream = FrameStream(path, job["height"], job["width"], job["fps"], job["decoder"], rules.letterbox)
+    stream = _stream(place, (job["height"], job["width"]), job["fps"], job["decoder"], rules.letterbox)
     measures, indices = FrameMeasures(job["fps"] or 0, rules.still_share), []
+    stored = hashlib.sha256()
     with open(job["part"], "wb") as part:
         try:
             frames = iter(stream)
             while batch := list(islice(frames, FRAMES_AT_ONCE)):
                 images = np.stack([frame.image for frame in batch])
                 part.write(images.data)
+                if not place.is_whole_file:
+                    stored.update(images.data)
                 measures.add(images)
                 if job["want_indices"]:
                     indices += [frame.source_index for frame in batch]
         except UnreadableVideo as error:
             return {"rejected": str(error)}
     try:
-        with path.open("rb") as source:
-            digest = hashlib.file_digest(source, "sha256").hexdigest()
+        digest = stored.hexdigest() if not place.is_whole_file else _sha256(place.path)
     except OSError as error:
         return {"rejected": f"cannot be read: {error.strerror}"}
     stretches = stretches_of(measures, rules, job["fps"] or stream.facts.source_fps)
@@ -67,6 +72,19 @@ def decode(job: dict[str, Any]) -> dict[str, Any]:
         "samples": list(zip(measures.sampled, measures.hashes, strict=True)),
         "indices": indices,
     }
+
+
+def _stream(
+    place: VideoPlace, size: tuple[int, int], fps: float | None, decoder: Decoder, letterbox: bool
+) -> FrameStream | ArrayStream:
+    if place.reader == "array":
+        return ArrayStream(place, *size, fps)
+    return FrameStream(Path(place.path), *size, fps, decoder, letterbox, (place.begin, place.end))
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
 
 
 def main() -> None:

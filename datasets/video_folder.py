@@ -4,47 +4,20 @@ Layouts: ``root/{train,val,test}/[class/]*.mp4`` or flat ``root/[class/]*.mp4``,
 ``valid`` and ``validation`` mean ``val``.
 """
 
-import hashlib
-import json
 import os
-import re
 import stat
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from tokenreel.datasets.clip_record import STORE_FILE
-from tokenreel.datasets.video_metadata import VideoMetadata, read_metadata_file, read_sidecar
+from tokenreel.datasets.found_video import FoundVideo, Rejected, VideoPlace, listing_of, unique_keys
+from tokenreel.datasets.metadata_files import METADATA_FILES, read_metadata_file, read_sidecar
+from tokenreel.datasets.video_metadata import SPLITS, VideoMetadata
 
 VIDEO_EXTENSIONS = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".gif", ".m4v", ".mpg", ".mpeg", ".ts")
-SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-METADATA_FILE = "metadata.jsonl"
 OUTSIDE_SPLITS = "lies outside the split folders, so it would be in no split; move it into one of them"
-
-
-@dataclass(frozen=True)
-class FoundVideo:
-    """A video file and what is said about it.
-
-    Attributes:
-        name: Path relative to the root, with ``/``.
-        key: Unique name made of letters, digits, ``_`` and ``-``.
-        split: ``train``, ``val`` or ``test`` as given by its folder; None in a flat folder.
-        metadata: Sidecar before ``metadata.jsonl`` before class folder.
-    """
-
-    name: str
-    key: str
-    split: str | None
-    metadata: VideoMetadata
-
-
-@dataclass(frozen=True)
-class Rejected:
-    """A file that was left out, and why."""
-
-    file: str
-    reason: str
+WITHOUT_SPLIT = "has no split while other videos have one; say it in the metadata, or for none of them"
 
 
 @dataclass
@@ -58,6 +31,8 @@ class VideoFolder:
         videos: Names of the videos, sorted.
         others: Number of other files by extension.
     """
+
+    kind = "folder of videos"
 
     root: Path
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
@@ -93,8 +68,7 @@ class VideoFolder:
 
     def fingerprint(self) -> str:
         """sha256 (hex) of names, sizes and modification times of all files that matter."""
-        listing = sorted([name, *facts] for name, facts in self.files.items())
-        return hashlib.sha256(json.dumps(listing).encode("ascii")).hexdigest()
+        return listing_of(self.files)
 
     def describe(self) -> tuple[list[FoundVideo], list[Rejected]]:
         """Reads the metadata and decides key, split and label of each video.
@@ -103,43 +77,59 @@ class VideoFolder:
             The videos in the order of their names, and files that are left out.
 
         Raises:
-            ValueError: If a sidecar or a line of a ``metadata.jsonl`` is broken.
+            ValueError: If a sidecar or a line of a metadata file is broken, or names another split than the folder.
         """
-        has_splits = any(_split_of(name) for name in self.videos)
         told, rejected = self._told()
         keys = unique_keys(self.videos)
+        has_folders = any(_split_of(name) for name in self.videos)
+        root = self.root.absolute()
         videos = []
         for name in self.videos:
-            split = _split_of(name)
-            if has_splits and split is None:
+            folder = _split_of(name)
+            if has_folders and folder is None:
                 rejected.append(Rejected(name, OUTSIDE_SPLITS))
                 continue
-            classes = PurePosixPath(name).parts[1 if split else 0 : -1]
-            metadata = VideoMetadata(label=classes[0] if classes else None)
-            metadata = told.get(name, VideoMetadata()).over(metadata)
-            sidecar = _sidecar_of(name)
-            if sidecar in self.files:
-                metadata = read_sidecar(self.root / sidecar).over(metadata)
-            videos.append(FoundVideo(name, keys[name], split, metadata))
+            metadata = self._metadata(name, folder, told.get(name))
+            if folder and metadata.split not in (None, folder):
+                raise ValueError(
+                    f"{self.root / name}: its metadata say split {metadata.split!r}, its folder says {folder!r}; "
+                    "remove one of the two"
+                )
+            place = VideoPlace(f"{root}{os.sep}{name.replace('/', os.sep)}")
+            videos.append(FoundVideo(name, keys[name], folder or metadata.split, metadata, place))
+        if any(video.split for video in videos):
+            rejected += [Rejected(video.name, WITHOUT_SPLIT) for video in videos if video.split is None]
+            videos = [video for video in videos if video.split is not None]
         return videos, rejected
+
+    def _metadata(self, name: str, folder: str | None, told: VideoMetadata | None) -> VideoMetadata:
+        """What is said about a video: in its sidecar, before a metadata file, before the folder of its class."""
+        classes = name.split("/")[1 if folder else 0 : -1]
+        metadata = VideoMetadata(label=classes[0] if classes else None)
+        if told is not None:
+            metadata = told.over(metadata)
+        sidecar = _sidecar_of(name)
+        if sidecar in self.files:
+            metadata = read_sidecar(self.root / sidecar).over(metadata)
+        return metadata
 
     def _add(self, here: Path, names: list[str]) -> None:
         relative = here.relative_to(self.root)
-        is_top = not relative.parts or (len(relative.parts) == 1 and relative.name in SPLIT_FOLDERS)
         videos = {name for name in names if name.lower().endswith(VIDEO_EXTENSIONS)}
         sidecars = {_sidecar_of(name) for name in videos}
+        prefix = f"{relative.as_posix()}/" if relative.parts else ""
         for name in names:
             try:
-                status = os.stat(here / name)
+                status = os.stat(f"{here}{os.sep}{name}")
             except OSError:
                 # A link to nowhere, or gone since the listing.
                 continue
             if not stat.S_ISREG(status.st_mode):
                 continue
-            if name not in videos and name not in sidecars and not (is_top and name == METADATA_FILE):
+            if name not in videos and name not in sidecars and name not in METADATA_FILES:
                 self.others[PurePosixPath(name).suffix.lower()] += 1
                 continue
-            path = (relative / name).as_posix()
+            path = prefix + name
             self.files[path] = (status.st_size, status.st_mtime_ns)
             if name in videos:
                 self.videos.append(path)
@@ -149,7 +139,9 @@ class VideoFolder:
         known = set(self.videos)
         told: dict[str, VideoMetadata] = {}
         missing: list[Rejected] = []
-        for file in sorted(name for name in self.files if PurePosixPath(name).name == METADATA_FILE):
+        files = [name for name in self.files if name.rpartition("/")[2] in METADATA_FILES]
+        # What lies nearer to a video is believed first.
+        for file in sorted(files, key=lambda name: (name.count("/"), name)):
             entries = read_metadata_file(self.root / file)
             for entry, (line, metadata) in entries.items():
                 name = os.path.normpath(PurePosixPath(file).parent / entry).replace(os.sep, "/")
@@ -172,36 +164,13 @@ def counted(files: dict[str, int]) -> str:
     return ", ".join(f"{count} {suffix or 'nameless'} file{'s' * (count > 1)}" for suffix, count in most)
 
 
-def unique_keys(names: list[str]) -> dict[str, str]:
-    """A key for each file name (relative, with ``/``): letters, digits, ``_`` and ``-``, no two alike.
-
-    Folders are joined with ``__`` and dots become ``-``; where other characters are lost a short hash
-    follows. A key has no dots because WebDataset cuts keys at the first one.
-    """
-    keys: dict[str, str] = {}
-    taken: set[str] = set()
-    for name in names:
-        stem = name[: len(name) - len(PurePosixPath(name).suffix)].replace("/", "__").replace(".", "-")
-        plain = re.sub(r"[^A-Za-z0-9_-]", "-", stem)
-        if plain != stem:
-            digest = hashlib.sha256(os.fsencode(name)).hexdigest()
-            plain = f"{plain}-{digest[:6]}"
-        key, number = plain, 1
-        while key in taken:
-            number += 1
-            key = f"{plain}-{number}"
-        taken.add(key)
-        keys[name] = key
-    return keys
-
-
 def _split_of(name: str) -> str | None:
-    parts = PurePosixPath(name).parts
-    return SPLIT_FOLDERS.get(parts[0]) if len(parts) > 1 else None
+    first, slash, _ = name.partition("/")
+    return SPLITS.get(first) if slash else None
 
 
 def _sidecar_of(name: str) -> str:
-    return str(PurePosixPath(name).with_suffix(".json"))
+    return f"{name[: name.rindex('.')]}.json"
 
 
 def _ignored(name: str) -> bool:

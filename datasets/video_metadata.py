@@ -1,14 +1,22 @@
-"""What people say about their videos: ``metadata.jsonl`` and a JSON file beside a video.
+"""What people say about a video apart from its frames: the keys that are understood, and those that are kept.
 
-``metadata.jsonl`` follows the VideoFolder convention of Hugging Face: one JSON object per line, whose
-``file_name`` is relative to the folder of the file. A sidecar ``name.json`` beside ``name.mp4`` holds the
-same keys for that video.
+The keys follow the VideoFolder convention of Hugging Face; ``metadata_files`` says where they are read from.
 """
 
 import json
-from dataclasses import dataclass, replace
-from pathlib import Path
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""What splits are called, and what is meant."""
+SYNONYMS = {"text": "caption", "license": "licence"}
+"""Names that mean a key of ours where that one is not there."""
+TEXTS = ("label", "caption", "licence", "source", "group", "split")
+KNOWN = {*TEXTS, "file_name", "actions", "action_names"}
+LONGEST_EXTRA = 1000
+"""Characters of JSON. Longer values (states or rewards for every frame) stay where they were read."""
 
 
 @dataclass(frozen=True)
@@ -20,50 +28,67 @@ class VideoMetadata:
         caption: Text.
         actions: One number, or list of numbers, per source frame.
         action_names: Names of the actions 0, 1, ….
+        split: ``train``, ``val`` or ``test``.
+        licence: Under what terms it may be used.
+        source: Where it comes from: a name, a link.
+        group: Videos of one group (cameras of one scene, parts of one recording) stay on one side of the split.
+        extra: Everything else that was said and is short, by name.
     """
 
     label: str | None = None
     caption: str | None = None
     actions: list[Any] | None = None
     action_names: list[str] | None = None
+    split: str | None = None
+    licence: str | None = None
+    source: str | None = None
+    group: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
 
     def over(self, other: "VideoMetadata") -> "VideoMetadata":
         """This metadata, with what it lacks taken from ``other``."""
-        return replace(other, **{name: value for name, value in vars(self).items() if value is not None})
+        said = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(other, **{**said, "extra": {**other.extra, **self.extra}})
 
 
-def read_sidecar(path: Path) -> VideoMetadata:
-    """Reads the JSON file beside a video.
+def metadata_of(data: Mapping[str, Any], where: str) -> VideoMetadata:
+    """What a JSON object, or a row of a table, says of a video.
 
-    Raises:
-        ValueError: If it is not a JSON object with keys of the right types.
-    """
-    return _metadata(_parsed(path.read_bytes(), str(path)), str(path))
-
-
-def read_metadata_file(path: Path) -> dict[str, tuple[int, VideoMetadata]]:
-    """Reads a ``metadata.jsonl``.
-
-    Returns:
-        By ``file_name`` (with ``/``, relative to the folder of the file): line number and metadata.
+    Args:
+        data: By key.
+        where: File and line, for errors.
 
     Raises:
-        ValueError: If a line is not a JSON object with a ``file_name`` and keys of the right types.
+        ValueError: If a known key has a value of the wrong type.
     """
-    entries: dict[str, tuple[int, VideoMetadata]] = {}
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}, line {number}"
-        data = _parsed(line, where)
-        name = data.get("file_name")
-        if not isinstance(name, str) or not name:
-            raise ValueError(f"{where}: file_name is {name!r}, expected the path of a video beside this file")
-        name = name.replace("\\", "/").removeprefix("./")
-        if name in entries:
-            raise ValueError(f"{where}: file_name {name!r} comes a second time; keep one of the lines")
-        entries[name] = (number, _metadata(data, where))
-    return entries
+    said = {SYNONYMS[name]: value for name, value in data.items() if name in SYNONYMS} | {
+        name: value for name, value in data.items() if name not in SYNONYMS
+    }
+    texts = {name: _text(name, said.get(name), where) for name in TEXTS}
+    if texts["split"] is not None:
+        if texts["split"] not in SPLITS:
+            raise ValueError(f"{where}: split is {texts['split']!r}, expected one of {', '.join(SPLITS)}")
+        texts["split"] = SPLITS[texts["split"]]
+    actions, names = said.get("actions"), said.get("action_names")
+    if actions is not None and not _are_actions(actions):
+        raise ValueError(f"{where}: actions must be one number, or list of numbers, per frame")
+    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError(f"{where}: action_names must be a list of texts")
+    extra = {str(name): value for name, value in said.items() if name not in KNOWN and _is_short(value)}
+    return VideoMetadata(actions=actions, action_names=names, extra=extra, **texts)
+
+
+def _text(name: str, value: Any, where: str) -> str | None:
+    numbered = name in ("label", "group") and isinstance(value, int | float) and not isinstance(value, bool)
+    if numbered and math.isfinite(value) and value == int(value):
+        return str(int(value))  # a table with gaps makes 3.0 of class 3
+    if value is not None and not isinstance(value, str):
+        raise ValueError(f"{where}: {name} is {value!r}, expected text")
+    return value
+
+
+def _is_short(value: Any) -> bool:
+    return value is not None and len(json.dumps(value)) <= LONGEST_EXTRA
 
 
 def aligned_actions(
@@ -93,31 +118,6 @@ def aligned_actions(
             flags["actions_resampled"] = f"{len(set(indices))} of {count} actions kept, those of the frames kept"
         return picked, flags
     return None, {"actions_mismatch": remark}
-
-
-def _parsed(text: bytes, where: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text.decode("utf-8-sig"))
-    except ValueError as error:
-        raise ValueError(f"{where}: not valid JSON ({error}); correct or remove it") from error
-    if not isinstance(data, dict):
-        raise ValueError(f'{where}: got {type(data).__name__}, expected a JSON object such as {{"label": "run"}}')
-    return data
-
-
-def _metadata(data: dict[str, Any], where: str) -> VideoMetadata:
-    label: Any = data.get("label")
-    if isinstance(label, int) and not isinstance(label, bool):
-        label = str(label)
-    for name, value in (("label", label), ("caption", data.get("caption"))):
-        if value is not None and not isinstance(value, str):
-            raise ValueError(f"{where}: {name} is {value!r}, expected text")
-    actions, names = data.get("actions"), data.get("action_names")
-    if actions is not None and not _are_actions(actions):
-        raise ValueError(f"{where}: actions must be one number, or list of numbers, per frame")
-    if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise ValueError(f"{where}: action_names must be a list of texts")
-    return VideoMetadata(label, data.get("caption"), actions, names)
 
 
 def _are_actions(actions: Any) -> bool:

@@ -67,7 +67,7 @@ def test_the_gpt_takes_them() -> None:
         ([NAN], None, r"b.mp4: action 0 is nan, expected a whole number"),
         ([10**400], None, r"b.mp4: action 0 .* to 4095"),
         ([0, 3], None, r"b.mp4: action 3, expected 0 to 1, as there are 2 action_names in a.mp4"),
-        ([0], ["go", "stop"], r"b.mp4: action_names are \['go', 'stop'\], expected \['stop', 'go'\] as in a.mp4"),
+        ([2], ["go", "jump"], r"b.mp4: action 2, expected 0 to 1, as there are 2 action_names in b.mp4"),
         ([0, [1.0]], None, r"b.mp4: action 1 is \[1.0\], expected single numbers as in a.mp4"),
     ],
 )
@@ -75,6 +75,22 @@ def test_bad_discrete_actions(actions: list, names: list | None, message: str) -
     good = video(actions=[0, 1], action_names=["stop", "go"])
     with pytest.raises(ValueError, match=message):
         condition_facts([good, video("b.mp4", actions=actions, action_names=names)])
+
+
+def test_names_that_differ_are_put_together() -> None:
+    """As in a folder of recordings of several games; ``conditions`` translates each by its own names."""
+    games = [
+        video(actions=[0, 1], action_names=["stop", "go"]),
+        video("b.mp4", actions=[2, 0], action_names=["go", "jump", "stop"]),
+        video("c.mp4"),
+    ]
+    facts = condition_facts(games)
+    assert facts["actions"] == {"names": ["stop", "go", "jump"]}
+    config = ConditionConfig.of_data(facts, ("actions",), 4, 0.1)
+    told = config.of_record({"actions": games[1].actions, "action_names": games[1].action_names})
+    assert told.actions == [None, "stop"]
+    with pytest.raises(ValueError, match=r"d.mp4: no action_names, expected some, as they differ"):
+        condition_facts([*games, video("d.mp4", actions=[0])])
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,9 @@ from tokenreel.datasets import atomic_folder, clip_store, ingest_pool
 from tokenreel.datasets.clip_record import ClipRecord
 from tokenreel.datasets.clip_splits import with_duplicates, with_splits
 from tokenreel.datasets.clip_store import ClipStore, open_or_ingest
+from tokenreel.datasets.found_video import unique_keys
 from tokenreel.datasets.ingest import IngestSettings
-from tokenreel.datasets.video_folder import VideoFolder, unique_keys
+from tokenreel.datasets.video_folder import VideoFolder
 from tokenreel.datasets.video_metadata import aligned_actions
 from tokenreel.datasets.video_writer import write_video
 

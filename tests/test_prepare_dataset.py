@@ -65,8 +65,8 @@ def test_json_says_what_happened_to_every_frame(home: Path) -> None:
 def test_leaks_and_lost_picture_are_told_in_words(home: Path) -> None:
     report = json.loads((home / "out/ingest.json").read_text())
     leak, cut_off = report["warnings"]
-    assert "1 copies on both sides of the split" in leak
-    assert "val/run/again.mp4 (val) of train/run/cut.mkv (train)" in leak
+    assert "put 1 copies or videos of one group on both sides" in leak
+    assert "val/run/again.mp4 (val) and train/run/cut.mkv (train)" in leak
     assert "loses 50% of the picture" in cut_off
     assert report["copies"] == [
         {"key": "val__run__again", "file": "val/run/again.mp4", "of": "train__run__cut-shot001", "same_bytes": False}
