@@ -11,6 +11,7 @@ Both take turns in one process; the clock is its CPU time, and the best of sever
 import argparse
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from report import report, row
 
 from tokenreel.datasets.curation import CurationRules
+from tokenreel.datasets.found_video import VideoPlace
 from tokenreel.datasets.ingest_worker import decode
 from tokenreel.datasets.video_folder import VideoFolder
 from tokenreel.datasets.video_writer import write_video
@@ -47,9 +49,10 @@ def ingested(path: Path, size: int, fps: float | None, part: Path) -> float:
     Raises:
         ValueError: If the file is rejected.
     """
-    job = {"path": str(path), "part": str(part), "height": size, "width": size, "fps": fps, "decoder": "pyav"}
+    job = {"part": str(part), "height": size, "width": size, "fps": fps, "decoder": "pyav"}
+    job |= {"rules": CurationRules().told, "want_indices": False}
     began = time.process_time()
-    answer = decode({**job, "rules": CurationRules().told, "want_indices": False})
+    answer = decode({**asdict(VideoPlace(str(path))), **job})
     if "rejected" in answer:
         raise ValueError(f"{path}: {answer['rejected']}, expected videos that can be read; take it out of --data")
     return time.process_time() - began
