@@ -147,6 +147,7 @@ def _prepare(config: Config, rank: int, processes: int) -> tuple[VideoTokenizer,
     clip_frames = config.clip_frames or origin["clip_frames"]
     source = DataSettings.of_model(origin["data"], config.data, config.cache)
     tokenizer.config.grid(clip_frames, *source.frame_size)
+    encoder = TextEncoder.load(config.text_encoder, pick_device(config.device)) if config.text_encoder else None
     if isinstance(place, LocalPlace):
         check_writable(place.folder)
     with file_lock(config.cache / "tokenize.lock"):  # what one process makes the others find
@@ -155,8 +156,8 @@ def _prepare(config: Config, rank: int, processes: int) -> tuple[VideoTokenizer,
         facts = _facts(store)
         told = source.describe(store) if config.data else origin["data"]
         carry_tokenizer(home, place)
-        if config.text_encoder:
-            facts["captions"] = _carry_captions(config, store, place)
+        if encoder:
+            facts["captions"] = _carry_captions(encoder, config.caption_words, store, place)
         elif "captions" in facts and config.caption_words:
             facts["captions"]["words"] = min(config.caption_words, facts["captions"]["words"])
         jobs = [_job(config, tokenizer, home, clips, {"data": told, **facts}) for clips in windows.values()]
@@ -195,11 +196,10 @@ def _facts(store: ClipStore) -> dict[str, Any]:
     return facts
 
 
-def _carry_captions(config: Config, store: ClipStore, place: Place) -> dict[str, Any]:
+def _carry_captions(encoder: TextEncoder, most: int, store: ClipStore, place: Place) -> dict[str, Any]:
     """Put the vectors of the captions beside the shards; returns what the manifest says of them."""
-    encoder = TextEncoder.load(config.text_encoder, pick_device(config.device))
     if isinstance(place, LocalPlace):
-        return _encode_captions(encoder, store, place.folder / CAPTIONS, config.caption_words)
+        return _encode_captions(encoder, store, place.folder / CAPTIONS, most)
     target = place.child(CAPTIONS)
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / CAPTIONS
@@ -208,7 +208,7 @@ def _carry_captions(config: Config, store: ClipStore, place: Place) -> dict[str,
             folder.mkdir()
             for name in TABLE_FILES:
                 target.receive(name, folder / name)
-        facts = _encode_captions(encoder, store, folder, config.caption_words)
+        facts = _encode_captions(encoder, store, folder, most)
         for name in () if there else TABLE_FILES:
             target.send(folder / name, name)
     return facts
