@@ -25,8 +25,10 @@ WAITS = 0.3
 def not_finite(history: History) -> Diagnosis | None:
     """A loss, a gradient or weights that are no longer finite."""
     failures = [(step, "the training stopped") for step, told in history.words("error") if "finite" in told]
+    passed_over = {step for step, _ in history.series("optim/skipped_steps")}
     for name in history.names():
         bad = [(step, value) for step, value in history.series(name) if not math.isfinite(value)]
+        bad = [(step, value) for step, value in bad if step not in passed_over or name.startswith("val/")]
         if name.startswith(("train/", "val/", "optim/")) and bad:
             failures.append((bad[0][0], f"{name} is {bad[0][1]}"))
     if not failures:

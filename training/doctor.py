@@ -10,6 +10,7 @@ A healthy run is told nothing. What each diagnosis takes for healthy was read of
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from tokenreel.training.diagnoses_of_accidents import skipped_steps, unsaved, went_back
 from tokenreel.training.diagnoses_of_data import overfitting, repeated_clips, static_clips, value_range
 from tokenreel.training.diagnoses_of_results import codebook_collapse, drift, weak_tokenizer, worse_than_copying
 from tokenreel.training.diagnoses_of_steps import exploding, not_finite, rate_of_nothing, stopped, waiting_for_data
@@ -19,6 +20,9 @@ from tokenreel.training.run_records import Record
 DIAGNOSES: tuple[Callable[[History], Diagnosis | None], ...] = (
     not_finite,
     stopped,
+    unsaved,
+    went_back,
+    skipped_steps,
     exploding,
     rate_of_nothing,
     value_range,

@@ -235,7 +235,7 @@ def _tell_the_end(run: _Run, done: int, stop: Interruption) -> None:
     """
     settings, best = run.settings, run.best
     if best.waited(settings.patience):
-        print(f"stopped at step {done} of {settings.steps}: {best.since} validations in a row brought nothing better")
+        print(f"ended at step {done} of {settings.steps}: {best.since} validations in a row brought nothing better")
     if best.value is not None and best.step < done:
         print(f"best validation: {best.words()}; that model is in {settings.run / BEST}")
     if stop.asked is not None and done < settings.steps:

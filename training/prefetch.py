@@ -83,12 +83,13 @@ class Batches:
         if self._pool is None:
             return self._make(step)
         try:
-            self._order_more()
             number, future = self._coming.popleft()
+            self._order_more()
             assert number == step, f"batch {number} is next, not {step}"
             made = future.result()
         except BrokenProcessPool:
             if self._stopping():  # whoever ends the run may have signalled all of its processes
+                self._pool = None
                 return self._make(step)
             raise ChildProcessError(
                 f"a worker process that makes batches died before step {step + 1}, expected {self._workers} to live: "
