@@ -13,6 +13,7 @@ run may go on with another number of processes.
 import numpy as np
 
 _SEED_LIMIT = 2**32  # above it, numpy would spill the seed into the word that holds the epoch
+_CHANCE = 1  # in a third word, which the seeds of permutations lack
 
 
 class Order:
@@ -74,6 +75,19 @@ class Order:
             pieces.append(self._permutation(epoch)[offset : offset + length])
             position += length
         return np.concatenate(pieces)
+
+    def chance(self, step: int) -> np.ndarray:
+        """Random numbers for whatever a step leaves to chance; functions of (seed, step) and the place in the batch.
+
+        Returns:
+            int64 (batch_size / world_size, 2), in [0, 2**62): a number of the step, the same in every row and for
+            every rank, and one of each item that :meth:`batch` gives this rank.
+        """
+        share = self.batch_size // self.world_size
+        raw = np.random.PCG64([self.seed, step, _CHANCE]).random_raw(1 + self.batch_size)
+        raw = (raw >> np.uint64(2)).astype(np.int64)
+        own = raw[1 + self.rank * share :][:share]
+        return np.stack([np.full_like(own, raw[0]), own], axis=1)
 
     def _permutation(self, epoch: int) -> np.ndarray:
         if epoch not in self._permutations:

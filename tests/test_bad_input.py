@@ -285,9 +285,15 @@ def test_a_disk_that_fills_up_leaves_the_earlier_checkpoint_and_model_whole(
     assert json.loads((run / "model" / "provenance.json").read_text())["step"] == 4
 
 
-def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_several_processes_that_cannot_meet_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    expect_one_line(f"{GPT} --shards tokens --run new", "2 processes launched, expected one", capfd)
+    expect_one_line(
+        f"{GPT} --shards tokens --run new",
+        "WORLD_SIZE is 2, expected RANK, LOCAL_RANK.* accelerate launch or torchrun",
+        capfd,
+    )
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

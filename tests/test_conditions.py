@@ -19,6 +19,7 @@ from tokenreel.transformer import (
     VideoGPT,
     sample_indices,
 )
+from tokenreel.transformer.clip_chance import drawn_chance
 from tokenreel.transformer.condition_embedding import hide
 from tokenreel.transformer.conditions import words
 from tokenreel.transformer.context_noise import noisy
@@ -232,7 +233,7 @@ def test_hiding_takes_all_or_one_kind_or_the_beginning_of_the_actions() -> None:
     whole = Conditions(
         torch.ones(B, dtype=torch.int64), torch.ones(B, 2, 16, dtype=torch.int64), torch.ones(B, t_lat, 2)
     )
-    labels, captions, actions = hide(whole, 0.2)
+    labels, captions, actions = hide(whole, 0.2, drawn_chance(B, torch.device("cpu"))[:, 1])
     assert labels is not None and captions is not None and actions is not None
     no_label, no_caption, unknown = labels == 0, (captions == 0).all(dim=(1, 2)), actions.isnan()
     assert torch.equal(captions == 0, no_caption[:, None, None].expand_as(captions))
@@ -255,13 +256,14 @@ def test_hiding_takes_all_or_one_kind_or_the_beginning_of_the_actions() -> None:
 def test_noise_replaces_the_share_that_is_told_by_indices_of_the_same_clip() -> None:
     torch.manual_seed(0)
     past = torch.arange(4000)[:, None] * 1000 + torch.arange(50)
-    seen, level = noisy(past, 0.5)
+    numbers = drawn_chance(4000, past.device)[:, 1]
+    seen, level = noisy(past, 0.5, numbers)
     replaced = (seen != past).float().mean(dim=1)
     assert sorted(level.unique().tolist()) == list(range(11)) and not replaced[level == 0].any()
     for step in (1, 5, 10):
         assert replaced[level == step].mean().item() == pytest.approx(0.05 * step * 49 / 50, abs=0.02)
     assert torch.equal(seen // 1000, past // 1000)
-    assert noisy(past[:, :0], 0.5)[0].shape == (4000, 0)
+    assert noisy(past[:, :0], 0.5, numbers)[0].shape == (4000, 0)
 
 
 @torch.no_grad()

@@ -181,14 +181,14 @@ def test_the_perceptual_network_neither_trains_nor_is_saved_and_black_frames_hav
 
 def test_some_frames_are_drawn_the_same_from_both_videos() -> None:
     video = torch.arange(4.0).repeat(5, 3, 2, 2, 1).permute(0, 1, 4, 2, 3)  # every value is its frame's number
-    state = torch.get_rng_state()
-    one, other = frames_drawn(2, video, video * 10)
+    chance = torch.rand(5, 4)
+    one, other = frames_drawn(2, chance, video, video * 10)
     assert one.shape == (10, 3, 2, 2) and torch.equal(one * 10, other)
     numbers = one[:, 0, 0, 0].view(5, 2)
     assert (numbers[:, 0] != numbers[:, 1]).all() and len(numbers.unique(dim=0)) > 1
-    torch.set_rng_state(state)
-    assert torch.equal(frames_drawn(2, video)[0], one), "what is drawn is torch's to say, so a resumed run repeats it"
-    assert len(frames_drawn(9, video)[0]) == 5 * 4
+    assert torch.equal(frames_drawn(2, chance[3:], video[3:])[0], one[6:]), "a clip's frames are its own"
+    assert len(frames_drawn(9, chance, video)[0]) == 5 * 4
+    assert len(frames_drawn(2, None, video)[0]) == 5 * 2
 
 
 def test_the_perceptual_term_is_weighted_told_and_pulls_the_decoder(tmp_path: Path) -> None:

@@ -50,7 +50,9 @@ def test_the_four_commands_are_there() -> None:
 
 
 def test_every_option_named_in_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    known = {"--help", "--preset"}
+    launchers = {"--nnodes", "--node", "--nproc", "--num", "--master"}  # up to the first underscore
+    slurm = {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--requeue"}
+    known = {"--help", "--preset", *launchers, *slurm}
     for name in TOOLS:
         with pytest.raises(SystemExit):
             tool(name).main(["--help"])

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from tokenreel.tokenizer.discriminator import PatchDiscriminator
 from tokenreel.tokenizer.losses import LossConfig
+from tokenreel.tokenizer.process_group import summed
 
 Verdict = Literal["go on", "keep", "go back"]
 PHASES = ("waiting", "on", "off")
@@ -88,8 +89,9 @@ class Adversary(nn.Module):
 class Balance(torch.autograd.Function):
     """Hands a reconstruction to two losses; on the way back the second's gradient gets a set length.
 
-    That length is ``strength`` times the length of the first's: the adaptive weight of VQGAN, measured at the
-    decoder's output instead of its last layer, which needs no second pass through the discriminator.
+    That length, of all processes' clips together, is ``strength`` times the length of the first's: the adaptive
+    weight of VQGAN, measured at the decoder's output instead of its last layer, which needs no second pass through
+    the discriminator.
     Source: Esser et al., 2021, "Taming Transformers"; Défossez et al., 2022, "EnCodec" (balancer).
     """
 
@@ -102,5 +104,6 @@ class Balance(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, fidelity: Tensor, adversarial: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         """Both gradients -> their weighted sum."""
-        weight = ctx.strength * fidelity.norm() / adversarial.norm().clamp_min(1e-12)
+        lengths = summed(torch.stack([fidelity.float().square().sum(), adversarial.float().square().sum()])).sqrt()
+        weight = ctx.strength * lengths[0] / lengths[1].clamp_min(1e-12)
         return fidelity + weight * adversarial, None

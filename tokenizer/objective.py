@@ -48,22 +48,28 @@ class TokenizerObjective(nn.Module):
         )
         self.adversary = Adversary(config) if config.adversarial else None
 
+    @property
+    def rests_in_part(self) -> bool:
+        """Whether some of what trains has no gradient at some steps, which whoever gathers gradients must expect."""
+        return self.adversary is not None
+
     def compile(self, *args: Any, **kwargs: Any) -> None:
         """Compile the tokenizer; the losses beside it are small and change with the phase of the run."""
         self.tokenizer.compile(*args, **kwargs)
 
-    def forward(self, video: Tensor) -> ObjectiveOutput:
+    def forward(self, video: Tensor, chance: Tensor | None = None) -> ObjectiveOutput:
         """Reconstruct a batch and compute its losses.
 
         Args:
             video: float (B, 3, T, H, W) in [-1, 1]; T, H, W multiples of the stride.
+            chance: float (B, T), random numbers by which the perceptual term chooses its frames; drawn if None.
         """
         output = self.tokenizer(video)
         reconstruction, pulled = output.reconstruction, None
         if self.adversary is not None and self.adversary.phase == "on":
             reconstruction, pulled = Balance.apply(reconstruction, self.adversary.strength)
         errors = clip_errors(reconstruction, video)
-        terms = {**self._fidelity(reconstruction, video, errors), **self._quantizer(output)}
+        terms = {**self._fidelity(reconstruction, video, errors, chance), **self._quantizer(output)}
         if pulled is not None:
             assert self.adversary is not None
             fools, detects = self.adversary(video, pulled)
@@ -76,7 +82,9 @@ class TokenizerObjective(nn.Module):
         """What follows from a validation PSNR in dB, after this share of the run, and what to tell of it."""
         return self.adversary.judge(psnr, progress) if self.adversary is not None else ("go on", None)
 
-    def _fidelity(self, made: Tensor, video: Tensor, errors: Tensor) -> dict[str, tuple[float, Tensor]]:
+    def _fidelity(
+        self, made: Tensor, video: Tensor, errors: Tensor, chance: Tensor | None
+    ) -> dict[str, tuple[float, Tensor]]:
         """Weight and value of the terms that compare two videos."""
         config, terms = self.config, {}
         if config.l2:
@@ -86,7 +94,7 @@ class TokenizerObjective(nn.Module):
         if config.log_l2:
             terms["log_l2"] = config.log_l2, log_l2(errors)
         if self.perceptual is not None:
-            distances = self.perceptual(*frames_drawn(config.perceptual_frames, made, video))
+            distances = self.perceptual(*frames_drawn(config.perceptual_frames, chance, made, video))
             terms["perceptual"] = config.perceptual, distances.mean()
         return terms
 

@@ -96,13 +96,15 @@ class PerceptualDistance(nn.Module):
         self.register_buffer(name, state[key].detach().clone().float(), persistent=False)
 
 
-def frames_drawn(count: int, *videos: Tensor) -> list[Tensor]:
+def frames_drawn(count: int, chance: Tensor | None, *videos: Tensor) -> list[Tensor]:
     """Some frames of each clip, the same from each video: (B, C, T, H, W) each -> images (B * count, C, H, W) each.
 
-    Which ones is drawn with torch's generator; all T if there are no more than ``count``.
+    Those with the lowest random numbers in ``chance``, float (B, T), which are drawn if it is None; all T if there are
+    no more than ``count``.
     """
     B, _, T, _, _ = videos[0].shape
-    drawn = torch.rand(B, T, device=videos[0].device).argsort(dim=1)[:, :count]
+    chance = torch.rand(B, T, device=videos[0].device) if chance is None else chance
+    drawn = chance.argsort(dim=1)[:, :count]
     clips = torch.arange(B, device=drawn.device)[:, None]
     return [video.transpose(1, 2)[clips, drawn].flatten(0, 1) for video in videos]
 

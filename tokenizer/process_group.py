@@ -55,12 +55,17 @@ def gathered(rows: Tensor) -> Tensor:
     return torch.cat([piece[: int(count)] for piece, count in zip(pieces, counts, strict=True)])
 
 
+def same_as_first(values: Tensor) -> Tensor:
+    """A tensor of the same shape everywhere becomes that of the first process, in place."""
+    if world_size() > 1:
+        distributed.broadcast(values, 0)
+    return values
+
+
 @contextmanager
 def same_chance(device: torch.device) -> Iterator[None]:
     """A block in which all processes draw the same random numbers: those of the first one."""
-    seed = torch.randint(2**62, (1,)).to(device)
-    if world_size() > 1:
-        distributed.broadcast(seed, 0)
+    seed = same_as_first(torch.randint(2**62, (1,)).to(device))
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(int(seed))
         yield

@@ -19,7 +19,7 @@ from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to
 
 from tokenreel.tokenizer.config import TokenizerConfig
 from tokenreel.tokenizer.nearest_code import choices, k_means, nearest_code
-from tokenreel.tokenizer.process_group import gathered, same_chance, summed
+from tokenreel.tokenizer.process_group import gathered, same_as_first, same_chance, summed
 from tokenreel.tokenizer.quantized import Quantized, Quantizer
 from tokenreel.tokenizer.quantizer_binary import BinaryQuantizer
 
@@ -148,7 +148,8 @@ class VQuantizer(Quantizer):
         """Make the codebook by k-means."""
         everyones, book = gathered(flat), self._book
         with same_chance(flat.device):
-            codebook, counts = k_means(everyones, self.codebook_size)
+            # GPUs add up in any order, so each would find another one.
+            codebook, counts = (same_as_first(found) for found in k_means(everyones, self.codebook_size))
         book.embed.copy_(codebook)
         book.embed_avg.copy_(codebook * counts[:, None])
         book.cluster_size.copy_(counts)

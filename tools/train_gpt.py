@@ -28,9 +28,10 @@ from tokenreel.tokenizer.frames import to_frames
 from tokenreel.tokenizer.pretrained import read_judgement
 from tokenreel.tools.gpt_data import matching_tokenizer, told, validation_split
 from tokenreel.tools.parents import start_gpt
+from tokenreel.training import ranks
 from tokenreel.training.best import Aim
 from tokenreel.training.command_line import command, run_tool
-from tokenreel.training.hardware import peak_memory_mb, pick_device
+from tokenreel.training.hardware import peak_memory_mb
 from tokenreel.training.initial_weights import goes_on, parent_of
 from tokenreel.training.loop import train
 from tokenreel.training.provenance import provenance
@@ -140,14 +141,15 @@ class GPTStage:
         self.model.backbone.checkpoint_activations = config.checkpoint_activations
         encoded = self.model.config.conditions.text_encoder
         self.caption_table = CaptionTable.open(config.shards / CAPTIONS) if encoded else None
-        self.order = Order(len(shards), config.batch_size, config.seed)
+        self.order = Order(len(shards), config.batch_size, config.seed, ranks.rank(), ranks.world_size())
         self.parent = parent_of(config.run)
         if config.init_from and not goes_on(config.run, config.resume):
             self.parent = start_gpt(self.model, config.init_from, tokenizer)
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """Clips of a step as indices and conditions."""
-        return self._inputs(self.shards, self.order.batch(step))
+        """Clips of a step as indices and conditions, and what is left to chance in them."""
+        inputs = self._inputs(self.shards, self.order.batch(step))
+        return {**inputs, "chance": torch.from_numpy(self.order.chance(step))}
 
     def accumulating(self) -> AbstractContextManager[None]:
         """Parts of a step leave nothing in the model but their gradients."""
@@ -171,11 +173,12 @@ class GPTStage:
         device = self.model.device
         count, losses = min(VALIDATION_CLIPS, len(self.held_out)), []
         chosen = np.linspace(0, len(self.held_out) - 1, count).round().astype(int)
-        for begin in range(0, count, self.config.batch_size):
-            part = chosen[begin : begin + self.config.batch_size]
+        mine, at_once = ranks.own_cut(chosen), ranks.share(self.config.batch_size, 1)
+        for begin in range(0, len(mine), at_once):
+            part = mine[begin : begin + at_once]
             inputs = {name: tensor.to(device) for name, tensor in self._inputs(self.held_out, part).items()}
             losses += [self.model(**inputs).loss.item()] * len(part)
-        bits = float(np.mean(losses)) / math.log(2)
+        bits = float(ranks.gathered([sum(losses)]).sum()) / count / math.log(2)
         manifest = self.shards.manifest
         pixels = math.prod((manifest.clip_frames, *manifest.frame_size))
         metrics = {
@@ -247,7 +250,7 @@ def _advise(config: Config, clips: int, clips_per_frame: float) -> None:
     """Say when a run is so long for its data that it may learn it by heart."""
     times = exposure(config.steps, config.batch_size, clips) * clips_per_frame
     if times > MANY_EXPOSURES and not config.model.dropout:
-        print(
+        ranks.say(
             f"each frame will be seen {times:.0f} times: watch whether val/bits_per_token rises again, and try more "
             "videos, fewer steps, or --model.dropout 0.1"
         )
@@ -255,13 +258,13 @@ def _advise(config: Config, clips: int, clips_per_frame: float) -> None:
 
 def train_gpt(config: Config) -> None:
     """Open the shards, train, and say where the model is."""
-    with claimed(config.run, config.resume):
+    ranks.join(config)
+    with ranks.held_by_first(claimed(config.run, config.resume)):
         _train(config)
-    print(f"GPT in {config.run / 'model'}; next: {command('sample')} --prompt-frames 4 --model {config.run}")
+    ranks.say(f"GPT in {config.run / 'model'}; next: {command('sample')} --prompt-frames 4 --model {config.run}")
 
 
 def _train(config: Config) -> None:
-    pick_device(config.device)
     shards = TokenShards.open(config.shards, "train", verify=config.verify)
     tokenizer = matching_tokenizer(config.shards, shards.manifest.tokenizer, config.tokenizer)
     torch.manual_seed(config.seed)
@@ -271,7 +274,7 @@ def _train(config: Config) -> None:
     made_of["gpt_format_version"] = FORMAT_VERSION
     resolved: dict[str, Any] = {**asdict(replace(config, resume=False)), "made_of": {**made_of, **manifest.source}}
     resolved["parent"] = stage.parent
-    print(told(stage.model.config.conditions, config.conditions))
+    ranks.say(told(stage.model.config.conditions, config.conditions))
     _advise(config, len(shards), manifest.clip_frames / manifest.hop)
     train(
         stage,

@@ -30,10 +30,12 @@ from tokenreel.tokenizer.frames import to_frames, to_video
 from tokenreel.tokenizer.health import codebook_alarm
 from tokenreel.tokenizer.objective import ObjectiveOutput, TokenizerObjective
 from tokenreel.tokenizer.perceptual import SMALLEST_IMAGE
+from tokenreel.tokenizer.process_group import gathered
 from tokenreel.tools.parents import start_tokenizer
+from tokenreel.training import ranks
 from tokenreel.training.best import Aim
 from tokenreel.training.command_line import command, run_tool
-from tokenreel.training.hardware import peak_memory_mb, pick_device
+from tokenreel.training.hardware import peak_memory_mb
 from tokenreel.training.initial_weights import goes_on, parent_of
 from tokenreel.training.loop import train
 from tokenreel.training.provenance import provenance
@@ -81,7 +83,7 @@ class TokenizerStage:
     def __init__(self, config: Config, store: ClipStore) -> None:
         self.config, self.store = config, store
         self.windows = ClipWindows(store, "train", config.clip_frames)
-        self.order = Order(len(self.windows), config.batch_size, config.seed)
+        self.order = Order(len(self.windows), config.batch_size, config.seed, ranks.rank(), ranks.world_size())
         self.model = TokenizerObjective(VideoTokenizer(config.model), config.loss)
         self.parent = parent_of(config.run)
         if config.init_from and not goes_on(config.run, config.resume):
@@ -98,15 +100,20 @@ class TokenizerStage:
     def batch(self, step: int) -> dict[str, Tensor]:
         """Clips of a step as video; made of uint8, it is finite and in [-1, 1]."""
         video = to_video(self.windows.batch(self.order.batch(step)))
-        return {"video": _flipped(video, self.config.seed, step) if self.config.augment == "flip" else video}
+        chance = self.order.chance(step)[:, 1]
+        batch = {"video": _flipped(video, chance % 2 == 0) if self.config.augment == "flip" else video}
+        if self.config.loss.perceptual:
+            drawn = [np.random.default_rng(own).random(self.config.clip_frames, np.float32) for own in chance]
+            batch["chance"] = torch.from_numpy(np.stack(drawn))
+        return batch
 
     def accumulating(self) -> AbstractContextManager[None]:
         """A learned codebook moves once a step; it begins with the features of the first part it sees."""
         return self.model.tokenizer.quantizer.accumulating()
 
     def observe(self, output: ObjectiveOutput) -> None:
-        """Count which codes a step used."""
-        self.usage.update(output.indices)
+        """Count which codes a step used, on all ranks."""
+        self.usage.update(gathered(output.indices.flatten(1)))
 
     def error(self, output: ObjectiveOutput) -> float:
         """Squared error, of full scale."""
@@ -127,13 +134,15 @@ class TokenizerStage:
     def evaluate(self, step: int, folder: Path) -> Evaluation:
         """PSNR on held-out clips and what follows from it; the same few clips reconstructed, as picture and video."""
         usage = CodebookUsage(self.config.model.codebook_size)
-        pieces, tokenizer = [], self.model.tokenizer
-        device = next(tokenizer.parameters()).device
-        for begin in range(0, len(self.truth), self.config.batch_size):
-            indices = tokenizer.encode(to_video(self.truth[begin : begin + self.config.batch_size]).to(device))
+        tokenizer, mine = self.model.tokenizer, ranks.own_cut(self.truth)
+        device, at_once = next(tokenizer.parameters()).device, ranks.share(self.config.batch_size, 1)
+        pieces = [np.empty((0, *self.truth.shape[1:]), np.uint8)]
+        for begin in range(0, len(mine), at_once):
+            indices = tokenizer.encode(to_video(mine[begin : begin + at_once]).to(device))
             usage.update(indices)
             pieces.append(to_frames(tokenizer.decode(indices)))
-        frames = np.concatenate(pieces)
+        rows = torch.from_numpy(np.concatenate(pieces)).flatten(1).to(device)
+        frames = gathered(rows).cpu().numpy().reshape(self.truth.shape)
         found = float(psnr(frames, self.truth).clip(max=100).mean())
         self.judged = {"psnr": found, "motion_kept": motion_kept(frames, self.truth)}
         self.judged = {name: value for name, value in self.judged.items() if math.isfinite(value)}
@@ -194,13 +203,12 @@ class TokenizerStage:
         return [picture, video]
 
 
-def _flipped(video: Tensor, seed: int, step: int) -> Tensor:
-    """Mirror half of the clips; which ones depends on (seed, step) alone."""
+def _flipped(video: Tensor, mirror: np.ndarray) -> Tensor:
+    """Mirror some of the clips."""
     try:
         from torchvision.transforms.v2.functional import horizontal_flip
     except (ImportError, RuntimeError) as error:  # a CUDA torchvision beside a CPU-only torch
         raise ValueError(f"--augment flip needs a torchvision that fits this torch ({error}); reinstall both") from None
-    mirror = np.random.default_rng([seed, step]).random(len(video)) < 0.5
     return torch.stack([horizontal_flip(clip) if flip else clip for clip, flip in zip(video, mirror, strict=True)])
 
 
@@ -235,9 +243,10 @@ def _check_parts(config: Config) -> None:
 
 def train_tokenizer(config: Config) -> None:
     """Prepare the data, train, and say where the model is."""
-    with claimed(config.run, config.resume):
+    ranks.join(config)
+    with ranks.held_by_first(claimed(config.run, config.resume)):
         _train(config)
-    print(f"tokenizer in {config.run / 'model'}; next: {command('tokenize_dataset')} --tokenizer {config.run}")
+    ranks.say(f"tokenizer in {config.run / 'model'}; next: {command('tokenize_dataset')} --tokenizer {config.run}")
 
 
 def _train(config: Config) -> None:
@@ -246,11 +255,12 @@ def _train(config: Config) -> None:
     _check_parts(config)
     if config.train == "decoder" and config.init_from is None:
         raise ValueError("train 'decoder' without --init-from: expected a tokenizer whose encoder is kept; name one")
-    pick_device(config.device)
     torch.manual_seed(config.seed)
-    stage = TokenizerStage(config, open_data(config))
+    with ranks.first_of_machine_first():
+        store = open_data(config)
+    stage = TokenizerStage(config, store)
     if stage.windows.skipped:
-        print(f"{len(stage.windows.skipped)} videos are shorter than {config.clip_frames} frames and are left out")
+        ranks.say(f"{len(stage.windows.skipped)} videos are shorter than {config.clip_frames} frames and are left out")
     resolved = {**asdict(replace(config, resume=False)), "videos": stage.store.fingerprint}
     resolved["parent"] = stage.parent
     fixed = {"model", "loss", "videos", "size", "width", "fps", "clip_frames", "augment", "seed", "batch_size"}

@@ -18,6 +18,7 @@ import tyro
 
 from tokenreel.training.hardware import keep_freed_memory
 from tokenreel.training.interruption import Stopped
+from tokenreel.training.ranks import is_first, leave, lost_rank, rank, world_size
 
 Config = TypeVar("Config")
 
@@ -62,19 +63,33 @@ def run_tool(
     keep_freed_memory()
     try:
         main(parse(config_type, argv, description=description, presets=presets))
+        leave()
     except (ValueError, OSError) as error:
         message = " ".join(str(error).split()) or type(error).__name__
-        print(f"error: {message}", file=sys.stderr)
+        print(f"{_speaker()}error: {message}", file=sys.stderr)
         if _is_own_fault(error):
             raise
         raise SystemExit(2) from None
     except Stopped as stopped:
-        print(f"{stopped}; go on with: {_again(argv)}", file=sys.stderr)
+        if is_first():
+            print(f"{stopped}; go on with: {_again(argv)}", file=sys.stderr)
+        leave()
         raise SystemExit(stopped.status) from None
+    except RuntimeError as error:
+        told = lost_rank(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         resumes = any(field.name == "resume" for field in fields(config_type))  # type: ignore[arg-type]
         print("interrupted; run the same command again" + (" with --resume" if resumes else ""), file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _speaker() -> str:
+    """Who of several processes says something."""
+    return f"rank {rank()}: " if world_size() > 1 else ""
 
 
 def command(tool: str) -> str:

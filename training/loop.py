@@ -2,18 +2,21 @@
 
 A stage says what a batch is, what to log and how to judge the model; the loop does the rest: precision,
 gradients, clipping, schedule, weight average, checkpoints, log, and what to do when something goes wrong. What
-step ``s`` trains on is a function of (seed, s) alone, so a resumed run goes on exactly.
+step ``s`` trains on is a function of (seed, s) alone, so a resumed run goes on exactly; several processes cut it
+among them (:mod:`.ranks`).
 """
 
-import os
+import signal
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 
+from tokenreel.training import ranks
 from tokenreel.training.batch_facts import batch_facts
 from tokenreel.training.best import Best
 from tokenreel.training.checkpoints import (
@@ -36,6 +39,7 @@ from tokenreel.training.run_log import RunLog
 from tokenreel.training.saving import BEST, Saver, released, set_aside_best
 from tokenreel.training.schedule import Schedule
 from tokenreel.training.settings import TrainingSettings
+from tokenreel.training.silent_log import SilentLog
 from tokenreel.training.stage import Evaluation, Stage
 from tokenreel.training.step import AGAIN, Stepper, check_finite
 from tokenreel.training.watch import Watch
@@ -54,15 +58,16 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
         fixed: Names in ``config`` that a resumed run may not change.
 
     Raises:
-        ValueError: If the run folder holds another run, losses or gradients are not finite or grow without end, or
-            several processes were launched.
+        ValueError: If the run folder holds another run, or losses or gradients are not finite or grow without end.
         OSError: If the run folder or the last checkpoint cannot be written, or a worker died.
         Stopped: If it was asked to stop, when all is saved.
     """
     run = _prepare(stage, settings, config, fixed)
     first, steps = run.first_step, settings.steps
     with Interruption() as stop, Batches(stage.batch, first, steps, settings.workers, lambda: bool(stop.asked)) as data:
-        run.log = log = RunLog(settings.run, config, first, steps, settings.wandb)
+        run.log = log = (
+            RunLog(settings.run, config, first, steps, settings.wandb) if ranks.is_first() else SilentLog(settings.run)
+        )
         if run.resumed:
             log.say(run.resumed)
         meter, done, ends = Meter(first, run.device), first, run.best.waited(settings.patience)
@@ -77,17 +82,19 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
                 del output  # what it holds would be kept through the next step
                 with meter.paused():
                     found_best = run.is_due(settings.evaluate_every, done) and _evaluate(run, done)
-                    ends = done == steps or run.best.waited(settings.patience) or stop.asked is not None
+                    asked = ranks.agreed(stop.asked is not None)
+                    ends = done == steps or run.best.waited(settings.patience) or asked
                     # From the last stable step the run can be prolonged.
                     due = run.is_due(settings.checkpoint_every, done) or done == run.schedule.stable_steps
                     if ends or found_best or due:
                         run.saver.save(log, done, found_best, must=ends)
         except (ValueError, RuntimeError) as error:
-            log.log(done, {"error": str(error)})  # in the log too, for whoever looks at the run afterwards
+            # In the log too, for whoever looks at the run afterwards.
+            log.log(done, {"error": ranks.lost_rank(error) or str(error)})
             raise
         finally:
             log.close()
-    _tell_the_end(run, done, stop)
+    _tell_the_end(run, done, asked and (stop.asked or signal.SIGTERM))
 
 
 @dataclass
@@ -120,14 +127,25 @@ class _Run:
 
 def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixed: set[str]) -> _Run:
     """Open the run folder, put everything on its device, and restore the last checkpoint if asked to."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError(
-            f"{os.environ['WORLD_SIZE']} processes launched, expected one; start the tool with plain python"
-        )
+    ranks.check_joined()
+    # Depthwise kernels have an axis of length 1, whose stride means nothing.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     device = pick_device(settings.device)
-    open_run(settings.run, config, settings.resume, fixed)
+    with ranks.first_alone():
+        if ranks.is_first():
+            open_run(settings.run, config, settings.resume, fixed)
     bf16 = pick_precision(settings.precision, device) == "bf16"
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if bf16 else "no")
+    accelerator = Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if bf16 else "no",
+        # Buffers are alike without being sent: what moves them looks at all ranks' features.
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(
+                broadcast_buffers=False,
+                find_unused_parameters=bool(getattr(stage.model, "rests_in_part", False)),
+            )
+        ],
+    )
     stage.model.to(device)
     dtype = torch.bfloat16 if bf16 else torch.float32
     optimizer = build_optimizer(stage.model, settings.lr, settings.weight_decay, dtype)
@@ -137,14 +155,16 @@ def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], f
     others: dict[str, Remembering] = {"stage": stage, "best": best, "watch": watch}
     checkpoint = checkpoint_for(settings.run, schedule) if settings.resume else None
     first = load_checkpoint(checkpoint, stage.model, optimizer, average, retreat, others) if checkpoint else 0
+    ranks.check_alike("the step to go on from", first, f"put {settings.run} on a disk that all machines share")
     resumed = f"resumed at step {first} of {settings.steps}" if first else ""
     if checkpoint != latest_checkpoint(settings.run):
         resumed += ", from before the learning rate fell: what the shorter run did after that is left behind"
-        resumed += set_aside_best(settings.run, best)
+        if ranks.is_first():
+            resumed += set_aside_best(settings.run, best)
     model = accelerator.prepare_model(stage.model)
     if compiles(settings.compile, settings.steps, stage.model):
         torch._dynamo.config.suppress_errors = settings.compile == "auto"
-        model.compile(dynamic=False)
+        stage.model.compile(dynamic=False)  # without what gathers gradients around it
     stepper = Stepper(accelerator, model, optimizer, settings.clip_norm, settings.accumulate, stage.accumulating)
     saver = Saver(stage, settings, optimizer, average, retreat, schedule, others, best)
     return _Run(stage, settings, device, stepper, schedule, average, retreat, best, watch, saver, first, resumed)
@@ -152,12 +172,13 @@ def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], f
 
 def _step(run: _Run, batch: dict[str, Tensor], step: int) -> tuple[Any, Tensor]:
     """Take a step, or pass over it where numbers are not finite; go back when that does not help."""
-    output, norm = run.stepper.take(batch, run.rate(step), run.watch.sound)
+    ranks.seed_draws(run.settings.seed, step - 1)
+    output, norm = run.stepper.take(batch, run.rate(step), lambda *found: run.watch.sound(*ranks.means(*found)))
     if run.watch.in_a_row == 0:
         run.stage.observe(output)
         if run.average is not None:
             run.average.update(run.stage.model)
-        run.watch.follow(step, run.stage.error(output))
+        run.watch.follow(step, *ranks.means(run.stage.error(output)))
     elif run.watch.skipped <= FIRST_WORDS or run.watch.skipped % MORE_WORDS == 0:
         found = f"its loss is {output.loss.item():.4g} and its gradient {float(norm):.4g}"
         run.log.log(step, {"skipped": f"step {step} was not taken, {found} ({run.watch.skipped} such steps so far)"})
@@ -194,7 +215,8 @@ def _log(run: _Run, batch: dict[str, Tensor], output: Any, norm: Tensor, meter: 
     told |= {"speed/data_wait_share": wait_share, "memory/peak_mb": peak_memory_mb(run.device)}
     if run.watch.skipped:
         told["optim/skipped_steps"] = run.watch.skipped
-    run.log.log(step, {**run.stage.metrics(output, taken, seconds), **batch_facts(batch), **told})
+    told |= run.stage.metrics(output, taken, seconds) | batch_facts(batch)
+    run.log.log(step, ranks.together(told))
 
 
 def _evaluate(run: _Run, step: int) -> bool:
@@ -210,6 +232,7 @@ def _evaluate(run: _Run, step: int) -> bool:
         run.retreat.keep(stage.model, run.stepper.optimizer, run.average)
     elif found.verdict == "go back":
         run.retreat.go_back(stage.model, run.stepper.optimizer, run.average)
+    ranks.wait_for_all()  # the first one may still write its videos
     run.log.log(step, found.metrics, important=True)
     for path in media:
         run.log.media(step, f"samples/{path.stem.rsplit('_', 1)[0]}", path)
@@ -220,6 +243,8 @@ def _evaluate(run: _Run, step: int) -> bool:
 
 def _shown(found: Evaluation, log: RunLog, step: int) -> list[Path]:
     """Pictures and videos of an evaluation; without them the training goes on."""
+    if not ranks.is_first():
+        return []
     try:
         return found.show()
     except OSError as error:
@@ -227,7 +252,7 @@ def _shown(found: Evaluation, log: RunLog, step: int) -> list[Path]:
         return []
 
 
-def _tell_the_end(run: _Run, done: int, stop: Interruption) -> None:
+def _tell_the_end(run: _Run, done: int, asked: signal.Signals | Literal[False]) -> None:
     """Say which model is best and why the run ended early, if it did.
 
     Raises:
@@ -235,8 +260,9 @@ def _tell_the_end(run: _Run, done: int, stop: Interruption) -> None:
     """
     settings, best = run.settings, run.best
     if best.waited(settings.patience):
-        print(f"ended at step {done} of {settings.steps}: {best.since} validations in a row brought nothing better")
+        waited = f"{best.since} validations in a row brought nothing better"
+        ranks.say(f"ended at step {done} of {settings.steps}: {waited}")
     if best.value is not None and best.step < done:
-        print(f"best validation: {best.words()}; that model is in {settings.run / BEST}")
-    if stop.asked is not None and done < settings.steps:
-        raise Stopped(f"stopped at step {done} of {settings.steps} and saved", stop.asked)
+        ranks.say(f"best validation: {best.words()}; that model is in {settings.run / BEST}")
+    if asked and done < settings.steps:
+        raise Stopped(f"stopped at step {done} of {settings.steps} and saved", asked)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tokenreel.training import ranks
 from tokenreel.training.best import Best
 from tokenreel.training.checkpoints import Remembering, save_checkpoint
 from tokenreel.training.ema import WeightAverage
@@ -47,6 +48,13 @@ class Saver:
         Raises:
             OSError: If it must and cannot.
         """
+        with ranks.first_alone():
+            lost = ranks.is_first() and not self._keeps_best(log, step, found_best, must)
+        if ranks.agreed(lost):
+            self.best.take_back()
+
+    def _keeps_best(self, log: RunLog, step: int, found_best: bool, must: bool) -> bool:
+        """Save, and tell whether the model that validation found best by now is on the disk."""
         run, settings = self.settings.run, self.settings
         try:
             with released(self.stage.model, self.average):
@@ -70,9 +78,8 @@ class Saver:
         except OSError as error:
             if must:
                 raise
-            if found_best:
-                self.best.take_back()
             log.log(step, {"unsaved": f"{error}; the training goes on and tries again at the next checkpoint"})
+        return not found_best
 
 
 def released(model: nn.Module, average: WeightAverage | None) -> AbstractContextManager[None]:

@@ -17,10 +17,10 @@ class TrainingSettings:
     steps: int = 1000
     """Length of the run in optimizer steps."""
     batch_size: int = 16
-    """Clips per step."""
+    """Clips per step, of all processes together."""
     accumulate: int = 1
-    """Parts in which a step's clips go through the model one after the other: less memory, the same gradient
-    (but for what is drawn at random: dropout, hidden conditions)."""
+    """Parts in which a process's clips of a step go through the model one after the other: less memory, the same
+    gradient (but for dropout)."""
     lr: float = 3e-3
     """Peak learning rate, of Muon and AdamW alike."""
     warmup: int = 50

@@ -35,7 +35,7 @@ class Stage(Protocol):
         """What trains; its ``forward`` takes a batch and returns an object with a ``loss``."""
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """Arguments of ``model.forward`` for a step, on the CPU; a function of (seed, step) alone."""
+        """Arguments of ``model.forward`` for this rank's cut of a step, on the CPU; a function of (seed, step) alone."""
 
     def accumulating(self) -> AbstractContextManager[None]:
         """Entered around every part of a step but its last, where batches are cut into parts."""
@@ -47,13 +47,16 @@ class Stage(Protocol):
         """How far a step's output was off: positive, and comparable from the run's beginning to its end."""
 
     def metrics(self, output: Any, steps: int, seconds: float) -> Mapping[str, float | str]:
-        """What to log of the newest output; ``steps`` were taken in ``seconds`` since the last log."""
+        """What to log of the newest output; ``steps`` were taken in ``seconds`` since the last log.
+
+        Every rank tells numbers of the same names; what is logged are their means.
+        """
 
     def evaluate(self, step: int, folder: Path) -> Evaluation:
-        """Judge the model on validation data; pictures and videos of it belong into ``folder``."""
+        """Judge the model on validation data, all ranks together; pictures and videos of it belong into ``folder``."""
 
     def export(self, folder: Path, step: int) -> None:
-        """Save the model in its folder form, with its provenance."""
+        """Save the model in its folder form, with its provenance; asked of the first rank alone."""
 
     def state_dict(self) -> dict[str, Any]:
         """What it remembers beside its model, such as what :meth:`observe` counted."""

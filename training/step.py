@@ -1,8 +1,8 @@
 """One optimizer step: its batch whole or in parts, clipping, and a look at whether all numbers are finite."""
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class Stepper:
     clip_norm: float
     """Longer gradients are shortened to this norm."""
     parts: int
-    """A batch goes through the model in so many parts; the gradient is the whole batch's."""
+    """A rank's clips go through the model in so many parts; the gradient is that of all ranks' clips."""
     accumulating: Callable[[], AbstractContextManager[None]]
     """Around every part of a step but its last."""
 
@@ -45,7 +45,7 @@ class Stepper:
             group["lr"] = rate
         outputs = []
         for number, part in enumerate(_parts(batch, self.parts), start=1):
-            with self.accumulating() if number < self.parts else nullcontext():
+            with self._waiting() if number < self.parts else nullcontext():
                 output = self.model(**part)
                 self.accelerator.backward(output.loss / self.parts)
             outputs.append(output)
@@ -55,6 +55,12 @@ class Stepper:
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return joined, norm
+
+    @contextmanager
+    def _waiting(self) -> Iterator[None]:
+        """Around a part after which others follow: with the last one, ranks tell each other all they have."""
+        with self.accumulating(), self.accelerator.no_sync(self.model):
+            yield
 
 
 def check_finite(loss: float, norm: float, model: nn.Module, step: int, since: int) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokenreel.transformer.clip_chance import HIDE, drawn_chance, uniform
 from tokenreel.transformer.conditions import WORD_BYTES, ConditionConfig, Conditions
 
 STD = 0.02
@@ -37,17 +38,19 @@ class ConditionEmbedding(nn.Module):
         self.caption = _caption_embedding(config, dim) if config.caption_words else None
         self.action = _action_embedding(config, dim) if "actions" in config.kinds else None
 
-    def forward(self, conditions: Conditions, batch: int, t_lat: int) -> Told:
+    def forward(self, conditions: Conditions, batch: int, t_lat: int, chance: Tensor | None = None) -> Told:
         """Embed the conditions of a batch; in training a share of them is hidden.
 
         Args:
             conditions: Of ``batch`` clips; None parts say nothing.
             batch: B.
             t_lat: T', latent frames that actions are needed for.
+            chance: int64 (B, 2), by which it is chosen what is hidden; drawn if None.
         """
         whole = self._whole(conditions, batch, t_lat)
         if self.training and self.config.kinds and self.config.dropout > 0:
-            whole = hide(whole, self.config.dropout)
+            chance = drawn_chance(batch, self.label.weight.device) if chance is None else chance
+            whole = hide(whole, self.config.dropout, chance[:, 1])
         assert whole.labels is not None
         prefix = self.label(whole.labels)[:, None]
         if self.caption is not None:
@@ -77,24 +80,23 @@ class ConditionEmbedding(nn.Module):
         return Conditions(labels, captions, actions[:, :t_lat])
 
 
-def hide(conditions: Conditions, share: float) -> Conditions:
-    """Hide conditions of some clips of a batch, each clip on its own.
+def hide(conditions: Conditions, share: float, numbers: Tensor) -> Conditions:
+    """Hide conditions of some clips of a batch, each clip on its own, by a random number int64 (B,) of each.
 
     All of them with probability ``share``, and each kind with that probability. Actions also with that
     probability up to a random latent frame: a prompt's are often unknown when those that follow are not.
     """
     labels, captions, actions = conditions
     assert labels is not None and captions is not None and actions is not None
-    B, device = len(labels), labels.device
-    drawn = torch.rand(5, B, device=device)
+    drawn = uniform(numbers, 6, HIDE).T
     everything = drawn[0] < share
     begun = torch.where(drawn[3] < share, drawn[4], 0.0) * actions.shape[1]
-    unknown = torch.arange(actions.shape[1], device=device) < begun[:, None].ceil()
+    unknown = torch.arange(actions.shape[1], device=actions.device) < begun[:, None].ceil()
     unknown = unknown | (everything | (drawn[1] < share))[:, None]
     nothing = torch.nan if actions.is_floating_point() else 0
     return Conditions(
         labels.masked_fill(everything | (drawn[2] < share), 0),
-        captions.masked_fill((everything | (torch.rand(B, device=device) < share))[:, None, None], 0),
+        captions.masked_fill((everything | (drawn[5] < share))[:, None, None], 0),
         actions.masked_fill(unknown.view(*unknown.shape, *[1] * (actions.ndim - 2)), nothing),
     )
 

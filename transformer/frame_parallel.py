@@ -9,12 +9,14 @@ later ones look back on, and the frames with something hidden.
 Source: Chang et al., 2022, "MaskGIT"; the two streams as in Arriola et al., 2025, "Block Diffusion".
 """
 
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tokenreel.transformer.clip_chance import FRAMES, uniform
 from tokenreel.transformer.conditions import Conditions
 from tokenreel.transformer.token_order import TokenOrder
 
@@ -58,16 +60,16 @@ class FrameAttention:
         return torch.cat(parts, dim=2)
 
 
-def hide_indices(indices: Tensor, training: bool) -> Hidden:
-    """Draw what is hidden of clips int64 (B, T', H', W').
+def hide_indices(indices: Tensor, numbers: Tensor | None = None) -> Hidden:
+    """Choose what is hidden of clips int64 (B, T', H', W'), in training by a random number of each, int64 (B,).
 
-    Outside of training always the same for the same clips, and the numbers spread evenly over the frames: bits are
+    Without them, outside of training, always the same for the same clips, and spread evenly over the frames: bits are
     then steady from one validation to the next, and do not hang on how many clips are judged at once.
     """
     (clips, frames), per_frame = indices.shape[:2], indices[0, 0].numel()
     shape = clips, frames, per_frame + 1
-    if training:
-        drawn = torch.rand(shape, device=indices.device)
+    if numbers is not None:
+        drawn = uniform(numbers, math.prod(shape[1:]), FRAMES).view(shape)
         share = drawn[..., -1:]
     else:
         drawn = torch.rand(shape, generator=torch.Generator().manual_seed(int(indices.sum()))).to(indices.device)
@@ -79,7 +81,13 @@ def hide_indices(indices: Tensor, training: bool) -> Hidden:
 
 
 def frame_states(
-    gpt: "VideoGPT", indices: Tensor, conditions: Conditions, tables: "Tables", order: TokenOrder, hidden: Hidden
+    gpt: "VideoGPT",
+    indices: Tensor,
+    conditions: Conditions,
+    tables: "Tables",
+    order: TokenOrder,
+    hidden: Hidden,
+    chance: Tensor | None = None,
 ) -> Tensor:
     """What the head predicts each index from, where it is hidden: (B, T'·H'·W', D), in the order of the sequence.
 
@@ -90,9 +98,10 @@ def frame_states(
         tables: From ``gpt.tables()``.
         order: Of the sequence.
         hidden: From :func:`hide_indices`.
+        chance: See ``gpt.forward``.
     """
     B, t_lat = indices.shape[:2]
-    n, told = indices[0].numel(), gpt.conditions(conditions, B, t_lat)
+    n, told = indices[0].numel(), gpt.conditions(conditions, B, t_lat, chance)
     per_frame, flat = n // t_lat, indices.flatten(1)[:, order.places[:n]]
     sequence, at = gpt.sequence(flat), torch.arange(n, device=flat.device)
     true = slice(0, n - per_frame)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokenreel.transformer.backbone import Backbone
+from tokenreel.transformer.clip_chance import drawn_chance
 from tokenreel.transformer.condition_embedding import STD, ConditionEmbedding, Told
 from tokenreel.transformer.conditions import Conditions
 from tokenreel.transformer.config import GPTConfig
@@ -94,6 +95,7 @@ class VideoGPT(nn.Module):
         labels: Tensor | None = None,
         captions: Tensor | None = None,
         actions: Tensor | None = None,
+        chance: Tensor | None = None,
     ) -> GPTOutput:
         """Score every index of a batch of clips.
 
@@ -103,17 +105,21 @@ class VideoGPT(nn.Module):
                 ``config.conditions.tensors``. In training mode a share of them is hidden.
             captions: See there.
             actions: See there.
+            chance: int64 (B, 2), 0 or more, from which all is worked out that training leaves to chance, but for
+                dropout: a number of the step, in every row, and one of each clip. Drawn if None.
         """
         tables, order = self.tables(), None
-        if self.training and self.config.infilling and indices.shape[1] == self.config.grid[0]:
-            order = drawn_order(self.config.grid, self.config.infilling, self.device)
+        if self.training and chance is None:
+            chance = drawn_chance(len(indices), self.device)
+        if chance is not None and self.training and self.config.infilling and indices.shape[1] == self.config.grid[0]:
+            order = drawn_order(self.config.grid, self.config.infilling, chance[:1, 0])
         conditions, flat = Conditions(labels, captions, actions), self._flatten(indices)
         in_frames = self.config.decoding == "frame"
         if in_frames:
-            part = hide_indices(indices, self.training)
-            hidden = frame_states(self, indices, conditions, tables, order or self.order, part)
+            part = hide_indices(indices, chance[:, 1] if chance is not None and self.training else None)
+            hidden = frame_states(self, indices, conditions, tables, order or self.order, part, chance)
         else:
-            hidden = self.hidden_states(indices, conditions, tables, order)
+            hidden = self.hidden_states(indices, conditions, tables, order, chance)
         losses, drift = self.head.losses(hidden, flat if order is None else flat[:, order.places[:-1]], tables.head)
         if in_frames:
             losses, drift = losses * part.weight, drift * part.weight
@@ -123,19 +129,25 @@ class VideoGPT(nn.Module):
         return GPTOutput(loss, losses if order is None else losses[:, order.places[:-1].argsort()])
 
     def hidden_states(
-        self, indices: Tensor, conditions: Conditions, tables: Tables, order: TokenOrder | None = None
+        self,
+        indices: Tensor,
+        conditions: Conditions,
+        tables: Tables,
+        order: TokenOrder | None = None,
+        chance: Tensor | None = None,
     ) -> Tensor:
         """What the head predicts each index from: (B, T'·H'·W', D), in the order of the sequence.
 
         Row n depends on the n indices before it alone.
         """
-        flat, told = self._flatten(indices), self.conditions(conditions, *indices.shape[:2])
+        flat, told = self._flatten(indices), self.conditions(conditions, *indices.shape[:2], chance)
         n = flat.shape[1]
         if order is not None:
             flat = flat[:, order.places[:n]]
         before, noise = flat[:, :-1], None
         if self.training and self.config.context_noise:
-            before, noise = noisy(before, self.config.context_noise)
+            chance = drawn_chance(len(indices), self.device) if chance is None else chance
+            before, noise = noisy(before, self.config.context_noise, chance[:, 1])
         order = order or self.order
         at = torch.arange(n, device=flat.device)
         sequence = self.sequence(before)

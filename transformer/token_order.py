@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tokenreel.transformer.clip_chance import ORDER, uniform
+
 
 class TokenOrder(NamedTuple):
     """Of the N = T'·H'·W' indices of a window. The sequence is BOS, at position 0, then the indices in this order."""
@@ -43,13 +45,14 @@ def token_order(grid: tuple[int, int, int], first: Tensor | int = 0, stop: Tenso
     return TokenOrder(torch.cat([places.flatten(), end]), torch.cat([earlier.flatten(), torch.zeros_like(end)]))
 
 
-def drawn_order(grid: tuple[int, int, int], share: float, device: torch.device) -> TokenOrder:
+def drawn_order(grid: tuple[int, int, int], share: float, number: Tensor) -> TokenOrder:
     """One for a training step: with a probability of ``share`` some latent frames come ahead, often few.
 
     They end anywhere after the second latent frame, so that what lies between may be shorter than a window.
+    ``number`` is a random one of the step, int64 (1,).
     """
     t_lat = grid[0]
-    chosen, end, number = torch.rand(3, device=device).unbind()
+    chosen, end, length = uniform(number, 3, ORDER)[0].unbind()
     stop = 2 + (end * (t_lat - 1)).long()
-    first = stop - 1 - (number.square() * (stop - 1)).long()
+    first = stop - 1 - (length.square() * (stop - 1)).long()
     return token_order(grid, first, torch.where(chosen < share, stop, first))
