@@ -80,7 +80,7 @@ def run(world: int, command: str, home: Path, script: Path | None = None) -> lis
     name, *arguments = command.split()
     processes = started(world, script or ROOT / "tools" / f"{name}.py", arguments, home)
     try:
-        said = [process.communicate(timeout=300) for process in processes]
+        said = [process.communicate(timeout=1200) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -185,7 +185,7 @@ def test_the_launchers_end_all_ranks_when_one_is_refused(home: Path, tmp_path: P
     for launcher in launchers:
         tool = [str(ROOT / "tools" / "train_gpt.py"), *GPT.split()[1:], "--run", "alone_train_gpt"]
         ended = subprocess.run(
-            [sys.executable, *launcher, *tool], cwd=home, capture_output=True, text=True, timeout=300, check=False
+            [sys.executable, *launcher, *tool], cwd=home, capture_output=True, text=True, timeout=1200, check=False
         )
         assert ended.returncode == 1
         assert ended.stderr.count("error: alone_train_gpt already holds a run; add --resume") == 1, ended.stderr
