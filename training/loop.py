@@ -70,7 +70,7 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
         )
         if run.resumed:
             log.say(run.resumed)
-        meter, done, ends = Meter(first, run.device), first, run.best.waited(settings.patience)
+        meter, done, asked, ends = Meter(first, run.device), first, False, run.best.waited(settings.patience)
         try:
             while done < steps and not ends:
                 done += 1
@@ -215,8 +215,7 @@ def _log(run: _Run, batch: dict[str, Tensor], output: Any, norm: Tensor, meter: 
     told |= {"speed/data_wait_share": wait_share, "memory/peak_mb": peak_memory_mb(run.device)}
     if run.watch.skipped:
         told["optim/skipped_steps"] = run.watch.skipped
-    told |= run.stage.metrics(output, taken, seconds) | batch_facts(batch)
-    run.log.log(step, ranks.together(told))
+    run.log.log(step, ranks.together({**run.stage.metrics(output, taken, seconds), **batch_facts(batch), **told}))
 
 
 def _evaluate(run: _Run, step: int) -> bool:

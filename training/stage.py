@@ -35,7 +35,7 @@ class Stage(Protocol):
         """What trains; its ``forward`` takes a batch and returns an object with a ``loss``."""
 
     def batch(self, step: int) -> dict[str, Tensor]:
-        """Arguments of ``model.forward`` for this rank's cut of a step, on the CPU; a function of (seed, step) alone."""
+        """Arguments of ``model.forward`` for this rank's cut of a step, on the CPU; of (seed, step) alone."""
 
     def accumulating(self) -> AbstractContextManager[None]:
         """Entered around every part of a step but its last, where batches are cut into parts."""
