@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from model_clips import continued, through_tokenizer
 from report import row
 
 from tokenreel.datasets.data_source import DataSettings, held_out_windows
 from tokenreel.evaluation.tracking import track_bar
 from tokenreel.generation import VideoModel
+from tokenreel.tools.model_clips import continued, through_tokenizer
 from tokenreel.transformer import ClipConditions, SamplingSettings
 
 PROMPT_FRAMES = 8

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from model_clips import continued, through_tokenizer
 from report import row
 
 from tokenreel.datasets.world_balls import BACKGROUND, COLORS, LABELS, RADIUS
 from tokenreel.datasets.world_combinations import Combination, all_combinations, caption
 from tokenreel.datasets.world_states import WORLD_FILE
 from tokenreel.datasets.worlds import simulate
-from tokenreel.evaluation.counting import clip_count, count_discs
+from tokenreel.evaluation.captions import caption_figures, shown_discs
 from tokenreel.generation import VideoModel
+from tokenreel.tools.model_clips import continued, through_tokenizer
 from tokenreel.transformer import ClipConditions, SamplingSettings
 
 FRESH_SEED = 2**62
@@ -47,8 +47,11 @@ def caption_rows(
         # Guidance has nothing to strengthen here.
         untold = continued(model, nothing, [ClipConditions()] * samples, replace(settings, guidance=1.0))
         true = through_tokenizer(model, _true_clips(model, wanted))
-        judged = [_counts(clips) for clips in (told, untold, true)]
-        table += [row(case, metric, "share", *figures) for metric, figures in _figures(judged, right).items()]
+        judged = [caption_figures(_counts(clips), right) for clips in (told, untold, true)]
+        table += [
+            row(case, metric, tally.unit, *(each[metric].value for each in judged))
+            for metric, tally in judged[0].items()
+        ]
         if not shown:
             shown = [(caption(balls), clip) for balls, clip in zip(wanted, told, strict=True)]
     return table, shown
@@ -96,20 +99,4 @@ def _true_clips(model: VideoModel, wanted: list[Combination]) -> np.ndarray:
 def _counts(clips: np.ndarray) -> np.ndarray:
     """Balls of each colour that a clip shows in most frames: int64 (B, colours)."""
     low, high = (share * clips.shape[2] for share in RADIUS)
-    colors = list(COLORS.values())
-    return np.array([clip_count(count_discs(clip, colors, BACKGROUND, (low, high))) for clip in clips])
-
-
-def _figures(judged: list[np.ndarray], right: np.ndarray) -> dict[str, list[float]]:
-    """Of each set of clips, the shares that are right in all, in part, and by number of balls."""
-    balls = right.sum(axis=1)
-    figures = {
-        "colours and counts right": [(found == right).all(axis=1) for found in judged],
-        "colours right": [((found > 0) == (right > 0)).all(axis=1) for found in judged],
-        "number of balls right": [found.sum(axis=1) == balls for found in judged],
-    }
-    every = figures["colours and counts right"]
-    parts = {f"of clips with {n}": balls == n for n in np.unique(balls)}
-    parts["of clips with a colour twice or more"] = right.max(axis=1) > 1
-    figures |= {f"colours and counts right, {name}": [hit[part] for hit in every] for name, part in parts.items()}
-    return {name: [float(hit.mean()) for hit in hits] for name, hits in figures.items() if len(hits[0])}
+    return shown_discs(clips, list(COLORS.values()), BACKGROUND, (low, high))

@@ -6,28 +6,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from model_clips import continued, through_tokenizer
 from report import row
 
 from tokenreel.datasets.data_source import DataSettings, held_out_windows
-from tokenreel.datasets.world_paddle import (
-    ACTION_NAMES,
-    BACKGROUND,
-    COLORS,
-    PADDLE_BOTTOM,
-    PADDLE_HALF_WIDTH,
-    PADDLE_SPEED,
-    PADDLE_TOP,
-    play_on,
-)
+from tokenreel.datasets.world_paddle import ACTION_NAMES, PADDLE_SPEED, play_on
 from tokenreel.datasets.world_states import sidecar_states
-from tokenreel.evaluation.tracking import track_bar
+from tokenreel.evaluation.orders import OrderedMotion
 from tokenreel.generation import VideoModel
+from tokenreel.tools.model_clips import continued, through_tokenizer
+from tokenreel.tools.paddle_cases import seen_paddle
 from tokenreel.transformer import ClipConditions, SamplingSettings
 
 PROMPT_FRAMES = 4
 AS_PLAYED = "as played"
-UNITS = {"displacement per frame": "px", "position error": "px", "moved as told": "share"}
 
 
 class Prompt(NamedTuple):
@@ -55,27 +46,6 @@ class Prompt(NamedTuple):
     def conditions(self, order: str) -> ClipConditions:
         """The actions that led to the prompt's frames and are to lead to the new ones."""
         return ClipConditions(actions=[None, *self.actions[: PROMPT_FRAMES - 1], *self.orders(order)])
-
-
-class Motion(NamedTuple):
-    """Where the paddle was seen in the new frames of clips, and where it should be; pixels, (B, new)."""
-
-    found: np.ndarray
-    game: np.ndarray
-    begun: np.ndarray
-    """In the last prompt frame, (B,)."""
-
-    def figures(self, size: int) -> dict[str, float]:
-        """Displacement and error in pixels, and the share of clips that end about where the game does."""
-        # A paddle that is not there has not moved, and is off by the mean distance of two random places, as a guess is.
-        moved, due = np.nan_to_num(self.found[:, -1] - self.begun), self.game[:, -1] - self.begun
-        error = np.where(np.isnan(self.found), size / 3, np.abs(self.found - self.game))
-        allowed = np.maximum(PADDLE_SPEED * size, np.abs(due) / 2)
-        return {
-            "displacement per frame": float(moved.mean() / self.found.shape[1]),
-            "position error": float(error.mean()),
-            "moved as told": float((~np.isnan(self.found[:, -1]) & (np.abs(moved - due) <= allowed)).mean()),
-        }
 
 
 def paddle_rows(
@@ -107,8 +77,11 @@ def paddle_rows(
         game = np.stack([paddle for _, paddle in played])
         true = np.concatenate([given, np.stack([frames for frames, _ in played])], axis=1)
         shown = (clips, withheld, through_tokenizer(model, true))
-        figures = [Motion(_seen(each), game, begun).figures(size) for each in shown]
-        table += [row(order, name, unit, *(each[name] for each in figures)) for name, unit in UNITS.items()]
+        motions = [OrderedMotion(seen_paddle(each[:, PROMPT_FRAMES:]), game, begun) for each in shown]
+        figures = [motion.figures(size, PADDLE_SPEED * size) for motion in motions]
+        table += [
+            row(order, name, tally.unit, *(each[name].value for each in figures)) for name, tally in figures[0].items()
+        ]
         if order in ("left", "right"):
             strip += [(f"model: {order}", clips[central]), (f"game: {order}", true[central])]
     return table, strip
@@ -127,12 +100,3 @@ def _prompts(origin: Mapping[str, Any], model: VideoModel, samples: int, cache: 
             )
         prompts.append(Prompt(windows[clip], record.actions[start : start + model.window], states, start))
     return prompts
-
-
-def _seen(clips: np.ndarray) -> np.ndarray:
-    """Where the paddle is seen in the new frames, (B, new)."""
-    size = clips.shape[2]
-    colors = [COLORS["paddle"], COLORS["ball"], COLORS["wall"]]
-    rows = PADDLE_TOP * size, PADDLE_BOTTOM * size
-    width = 2 * PADDLE_HALF_WIDTH * size
-    return np.stack([track_bar(clip[PROMPT_FRAMES:], colors, BACKGROUND, width, rows) for clip in clips])

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from judged_balls import Judged, fresh_clips, judge
-from model_clips import bits, through_tokenizer
 from report import report, row
 
 from tokenreel.evaluation.plots import line_plot
 from tokenreel.generation import VideoModel
 from tokenreel.tokenizer.frames import to_frames, to_video
+from tokenreel.tools.model_clips import bits, through_tokenizer
 from tokenreel.training.hardware import keep_freed_memory
 from tokenreel.transformer import SamplingSettings, sample_indices
 
@@ -70,19 +70,19 @@ def main() -> None:
     if frame.gpt.config.tokenizer != token.gpt.config.tokenizer:
         parser.error("the two models have different tokenizers; train both on the same token shards")
     given = token.tokenizer.config.stride[0]
-    truth, states = fresh_clips(arguments.clips, token.frame_size[0], token.window)
-    limit = mean(judge(list(through_tokenizer(token, truth)), states), given)
+    truth, scenes = fresh_clips(arguments.clips, token.frame_size[0], token.window)
+    limit = mean(judge(through_tokenizer(token, truth), scenes), given)
     table: list[dict[str, Any]] = [row("clips", "bits per token", "bits", bits(frame, truth), bits(token, truth))]
     curves: dict[str, tuple[list[float], list[float]]] = {}
     for batch in arguments.batches:
         made, reference = continued(token, truth, SamplingSettings(top_p=arguments.top_p), batch)
-        theirs = mean(judge(list(made), states), given)
+        theirs = mean(judge(made, scenes), given)
         curves[f"index by index, {batch} at once"] = [reference], [theirs[0]]
         name = f"whole frames, {batch} at once"
         curves[name] = [], []
         for passes in arguments.passes:
             made, seconds = continued(frame, truth, SamplingSettings(top_p=arguments.top_p, passes=passes), batch)
-            ours, case = mean(judge(list(made), states), given), f"{passes} passes, {batch} clips at once"
+            ours, case = mean(judge(made, scenes), given), f"{passes} passes, {batch} clips at once"
             table.append(row(case, "time per latent frame", "s", seconds, reference))
             table.append(row(case, "position error", "px", ours[0], theirs[0], limit[0]))
             table.append(row(case, "exactly the right balls", "share", ours[1], theirs[1], limit[1]))

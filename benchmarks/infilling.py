@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from judged_balls import Judged, fresh_clips, judge
-from model_clips import bits, through_tokenizer
 from PIL import Image
 from report import report, row
 
 from tokenreel.evaluation.film_strip import film_strip
 from tokenreel.generation import VideoModel
+from tokenreel.tools.model_clips import bits, through_tokenizer
 from tokenreel.training.hardware import keep_freed_memory
 from tokenreel.transformer import SamplingSettings
 
@@ -78,11 +78,11 @@ def main() -> None:
     keep_freed_memory()
     model, settings = VideoModel.from_pretrained(arguments.model), SamplingSettings(top_p=arguments.top_p)
     step = model.tokenizer.config.stride[0]
-    truth, states = fresh_clips(arguments.clips, model.frame_size[0], model.window)
+    truth, scenes = fresh_clips(arguments.clips, model.frame_size[0], model.window)
     filled, open_ended = (made(model, truth, settings, end) for end in (True, False))
     shown, faded = through_tokenizer(model, truth), crossfade(truth, step)
     between = slice(step, model.window - step)
-    ours, without, limit, of_crossfade = (judge(list(clips), states) for clips in (filled, open_ended, shown, faded))
+    ours, without, limit, of_crossfade = (judge(clips, scenes) for clips in (filled, open_ended, shown, faded))
     table = rows(ours, without, limit, of_crossfade, between)
     if arguments.plain_model:
         plain = VideoModel.from_pretrained(arguments.plain_model)

@@ -1,16 +1,14 @@
 """New clips of the world of balls, and a judge of clips by its known state, for benchmarks of models of that world."""
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from tokenreel.datasets.world_balls import BACKGROUND, COLORS, RADIUS
 from tokenreel.datasets.worlds import simulate
-from tokenreel.evaluation.counting import count_discs
-from tokenreel.evaluation.tracking import position_error, track_discs
-
-FRESH_SEED = 2**62
-"""Of the clips: no world on disk has them."""
+from tokenreel.evaluation.disc_scene import DiscScene
+from tokenreel.evaluation.disc_tests import disc_figures
+from tokenreel.tools.world_cases import FRESH_SEED, scene_of
 
 
 class Judged(NamedTuple):
@@ -22,21 +20,13 @@ class Judged(NamedTuple):
     """Share of clips that show exactly the right balls."""
 
 
-def fresh_clips(count: int, size: int, frames: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """Clips uint8 (count, frames, size, size, 3) and their states."""
+def fresh_clips(count: int, size: int, frames: int) -> tuple[np.ndarray, list[DiscScene]]:
+    """Clips uint8 (count, frames, size, size, 3) and what is known of them."""
     episodes = [simulate("balls", FRESH_SEED + i, size, frames) for i in range(count)]
-    return np.stack([each.frames for each in episodes]), [each.states for each in episodes]
+    return np.stack([each.frames for each in episodes]), [scene_of(each) for each in episodes]
 
 
-def judge(clips: list[np.ndarray], states: list[dict[str, Any]], every: int = 1) -> Judged:
-    """Look at one frame in ``every`` of clips, uint8 (T, H, W, 3) each."""
-    size = clips[0].shape[1]
-    palette, radius = list(COLORS.values()), (RADIUS[0] * size, RADIUS[1] * size)
-    errors, whole = [], []
-    for clip, state in zip(clips, states, strict=True):
-        seen = clip[every - 1 :: every]
-        right = np.array(state["positions"])[every - 1 : len(clip) : every]
-        errors.append(position_error(track_discs(seen, state["colors"], BACKGROUND, state["radius"]), right, size))
-        wanted = np.array([state["names"].count(name) for name in COLORS])
-        whole.append((count_discs(seen, palette, BACKGROUND, radius) == wanted).all(axis=1))
-    return Judged(np.mean(errors, axis=0), np.mean(whole, axis=0))
+def judge(clips: Sequence[np.ndarray] | np.ndarray, scenes: list[DiscScene]) -> Judged:
+    """Look at clips, uint8 (T, H, W, 3) each."""
+    found = disc_figures(clips, scenes, prompt_frames=0)
+    return Judged(found["position error"].curve, found["right discs"].curve)

@@ -60,7 +60,7 @@ def simulate_balls(
     speed = rng.uniform(0.015, 0.04, n) * size
     heading = rng.uniform(0, 2 * math.pi, n)
     velocity = speed[:, None] * np.stack([np.cos(heading), np.sin(heading)], axis=1)
-    positions, velocities = _moved(start, velocity, radius, size, frames)
+    positions, velocities = moved(start, velocity, radius, size, frames)
     bar = _bar(rng, size) if occluder else None
 
     canvas = Canvas(frames, size, BACKGROUND)
@@ -118,10 +118,21 @@ def _share_left_of(edge: float, x: np.ndarray, radius: np.ndarray) -> np.ndarray
     return 1 - (np.arccos(t) - t * np.sqrt(1 - t * t)) / math.pi
 
 
-def _moved(
+def moved(
     start: np.ndarray, velocity: np.ndarray, radius: np.ndarray, size: int, frames: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and velocities at every frame, each (T, n, 2)."""
+    """The law of the world: where n balls are, and how fast, from a state on.
+
+    Args:
+        start: Positions, (n, 2), pixels.
+        velocity: Pixels per frame, (n, 2).
+        radius: (n,), pixels.
+        size: Height and width of the frames, pixels.
+        frames: Length T.
+
+    Returns:
+        Positions and velocities at every frame, each (T, n, 2); the first are those given.
+    """
     # Plain floats: for three balls, numpy's overhead per call would cost ten times the arithmetic.
     place, speed, reach = start.tolist(), velocity.tolist(), radius.tolist()
     positions, velocities = [], []

@@ -177,6 +177,32 @@ def play_on(states: Mapping[str, Any], frame: int, actions: Sequence[int], size:
     return _painted(motion[:, :2], motion[:, 2], size), motion[:, 2]
 
 
+def played(
+    place: Sequence[float], speed: Sequence[float], paddle: float, actions: Sequence[int], size: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """The law of the world: where the ball is, and how fast, from a state on.
+
+    Args:
+        place: Of the ball, x and y in pixels.
+        speed: Pixels per frame.
+        paddle: x of its centre, pixels.
+        actions: n of them.
+        size: Height and width of the frames, pixels.
+
+    Returns:
+        Positions and velocities of the ball, each float64 (n + 1, 2), first those given; None if it is missed, since
+        where the next one comes from is chance.
+    """
+    x, y, vx, vy = (float(value) / size for value in (*place, *speed))
+    game = Game(np.random.default_rng(0), x, y, vx, vy, paddle / size)
+    history = [(game.x, game.y, game.vx, game.vy)]
+    for action in actions:
+        game.step(action)
+        history.append((game.x, game.y, game.vx, game.vy))
+    motion = np.array(history) * size
+    return None if game.misses else (motion[:, :2], motion[:, 2:])
+
+
 def _painted(ball: np.ndarray, paddle: np.ndarray, size: int) -> np.ndarray:
     canvas = Canvas(len(ball), size, BACKGROUND)
     wall, still = _WALL * size, np.zeros(len(ball))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenreel.datasets import world_balls, world_paddle
+from tokenreel.datasets import world_balls, world_fork, world_paddle
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.datasets.world_combinations import options_by_split
 from tokenreel.datasets.world_episode import Episode
@@ -23,10 +23,16 @@ FORMAT_VERSION = 1
 _SIMULATORS: dict[str, Callable[..., Episode]] = {
     "balls": world_balls.simulate_balls,
     "paddle": world_paddle.simulate_paddle,
+    "fork": world_fork.simulate_fork,
 }
-_MODULES = {"balls": world_balls, "paddle": world_paddle}
-_CLIP_OPTIONS: dict[str, set[str]] = {"balls": {"occluder", "twins", "combinations"}, "paddle": set()}
-_WORLD_OPTIONS: dict[str, set[str]] = {"balls": {"occluder", "twins", "hold_out"}, "paddle": set()}
+_MODULES = {"balls": world_balls, "paddle": world_paddle, "fork": world_fork}
+_CLIP_OPTIONS: dict[str, set[str]] = {
+    "balls": {"occluder", "twins", "combinations"}, "paddle": set(), "fork": {"right"},
+}  # fmt: skip
+_WORLD_OPTIONS: dict[str, set[str]] = {
+    "balls": {"occluder", "twins", "hold_out"}, "paddle": set(), "fork": {"right"},
+}  # fmt: skip
+_DEFAULTS = {"right": world_fork.RIGHT}
 WORLDS = tuple(_SIMULATORS)
 
 # One clip's seed is seed * _SEEDS + index, validation clips counted from the middle: no two clips of any
@@ -56,12 +62,13 @@ def simulate(world: str, seed: int, size: int, frames: int, **options: Any) -> E
     """Simulate one clip.
 
     Args:
-        world: `balls` or `paddle`.
+        world: `balls`, `paddle` or `fork`.
         seed: Any integer >= 0; the same seed gives the same clip.
         size: Height and width in pixels, even, at least 32.
         frames: Length T, at least 1.
         options: For `balls`: `occluder=True`, a grey bar that hides what is behind it; `twins=True`, several balls
-            may have one colour; `combinations`, tuples of colour names from which alone the balls are drawn.
+            may have one colour; `combinations`, tuples of colour names from which alone the balls are drawn. For
+            `fork`: `right`, the probability that a ball goes right.
 
     Returns:
         The episode; frames uint8 `(T, size, size, 3)`.
@@ -93,7 +100,7 @@ def write_world(
     completed.
 
     Args:
-        world: `balls` or `paddle`.
+        world: `balls`, `paddle` or `fork`.
         out: Folder, made if it is missing.
         count: Training clips, at least 1.
         val_count: Validation clips, at least 0; never the same as a training clip.
@@ -104,7 +111,7 @@ def write_world(
         progress: Called with (clips done, clips in all) after each clip.
         options: For `balls`: `occluder` and `twins`, see `simulate`; `hold_out`, the share of the combinations of
             two and of three balls that no training clip shows and all validation clips show. `world.json` lists
-            them as `held_out`.
+            them as `held_out`. For `fork`: `right`, see `simulate`.
 
     Returns:
         True if the world was written, False if it was already there.
@@ -117,8 +124,10 @@ def write_world(
     _check(world, size, frames, options, _WORLD_OPTIONS)
     _check_counts(count, val_count, fps, seed)
     by_split, held_out = options_by_split(list(world_balls.COLORS), options, seed)
+    if not 0 < options.get("right", world_fork.RIGHT) < 1:
+        raise ValueError(f"right is {options['right']}; expected a probability above 0 and below 1, such as 0.7")
     # An option at its default is the same world as the option left out.
-    told = {name: value for name, value in sorted(options.items()) if value} | held_out
+    told = {name: value for name, value in sorted(options.items()) if value and value != _DEFAULTS.get(name)} | held_out
     settings = _settings(world, count, val_count, size, frames, fps, seed, told)
     finished, begun = out / "world.json", out / "world.json.partial"
     if finished.exists():

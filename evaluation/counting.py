@@ -6,7 +6,7 @@ For frames a model made, in which discs have any radius within a range, touch ea
 import numpy as np
 from numpy.typing import ArrayLike
 
-from tokenreel.evaluation.tracking import color_shares, gathered_in_circle
+from tokenreel.evaluation.tracking import color_shares, gathered_in_circles
 
 # What an empty pixel within a disc costs against a full one. At less than 2, one circle around two discs that
 # touch is worth as much as one of them; at more, a stain in a disc makes two of it.
@@ -72,22 +72,23 @@ def clip_count(counts: np.ndarray) -> np.ndarray:
 
 def _count(share: np.ndarray, low: float, high: float) -> int:
     """Discs in one share map (H, W) in [0, 1]."""
-    radii = np.linspace(low, high, max(2, 1 + round((high - low) / _RADIUS_STEP)))
+    radii = tuple(np.linspace(low, high, max(2, 1 + round((high - low) / _RADIUS_STEP))).tolist())
     left, found = share.copy(), 0
     while found < _MOST and left.sum() > _LEAST_WORTH * np.pi * low**2:
-        worth = np.stack([_worth(left, r) for r in radii])
+        worth = _worth(left, radii)
         best, row, column = np.unravel_index(int(worth.argmax()), worth.shape)
         if worth[best, row, column] < _LEAST_WORTH * np.pi * low**2:
             break
-        _take_away(left, float(radii[best]) + _RIM, int(row), int(column))
+        _take_away(left, radii[int(best)] + _RIM, int(row), int(column))
         found += 1
     return found
 
 
-def _worth(share: np.ndarray, radius: float) -> np.ndarray:
-    """What a disc around each pixel (H, W) would be worth: what it holds, less the cost of what it lacks."""
-    held = gathered_in_circle(share, radius)
-    return held - _EMPTY_COST * (np.pi * radius**2 - held)
+def _worth(share: np.ndarray, radii: tuple[float, ...]) -> np.ndarray:
+    """What a disc of each radius around each pixel (n, H, W) would be worth: what it holds, less what it lacks."""
+    held = gathered_in_circles(share, radii)
+    area = np.pi * np.square(radii)[:, None, None]
+    return held - _EMPTY_COST * (area - held)
 
 
 def _take_away(share: np.ndarray, radius: float, row: int, column: int) -> None:

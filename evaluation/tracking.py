@@ -5,6 +5,7 @@ corner, x right and y down; the centre of the first pixel is (0.5, 0.5).
 """
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -172,11 +173,23 @@ def _bar_position(profile: np.ndarray, width: float) -> float:
 
 def gathered_in_circle(share: np.ndarray, radius: float) -> np.ndarray:
     """Sum of the shares in a circle of `radius` pixels around each pixel, (H, W) from (H, W)."""
+    return gathered_in_circles(share, (radius,))[0]
+
+
+def gathered_in_circles(share: np.ndarray, radii: tuple[float, ...]) -> np.ndarray:
+    """The same for several radii at once, (n, H, W) from (H, W)."""
     height, width = share.shape
-    reach = int(np.ceil(radius))
-    offsets = np.arange(-reach, reach + 1)
-    circle = np.clip(radius + 0.5 - np.hypot(offsets[None, :], offsets[:, None]), 0, 1)
+    reach = int(np.ceil(max(radii)))
     # Padded, so that the cyclic convolution does not fold one edge onto the other.
     shape = (height + 2 * reach, width + 2 * reach)
-    product = np.fft.rfft2(share, shape) * np.fft.rfft2(circle, shape)
-    return np.fft.irfft2(product, shape)[reach : reach + height, reach : reach + width]
+    product = np.fft.rfft2(share, shape) * _circles(radii, shape)
+    return np.fft.irfft2(product, shape)[:, reach : reach + height, reach : reach + width]
+
+
+@lru_cache(maxsize=64)
+def _circles(radii: tuple[float, ...], shape: tuple[int, int]) -> np.ndarray:
+    """Spectra of circles around one place, for each radius."""
+    reach = int(np.ceil(max(radii)))
+    offsets = np.arange(-reach, reach + 1)
+    distance = np.hypot(offsets[None, :], offsets[:, None])
+    return np.fft.rfft2(np.stack([np.clip(radius + 0.5 - distance, 0, 1) for radius in radii]), shape)

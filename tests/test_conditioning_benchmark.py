@@ -110,14 +110,6 @@ def test_the_paddle_is_judged_by_where_the_game_puts_it(monkeypatch: pytest.Monk
     assert prompts[0].orders("left") == [ACTION_NAMES.index("left")] * 4
 
 
-def test_a_lost_paddle_is_no_success() -> None:
-    import conditioning_paddle as paddle
-
-    game = np.full((2, 3), 30.0)
-    lost = paddle.Motion(np.where([[True], [False]], np.nan, game), game, game[:, 0]).figures(64)
-    assert lost == {"displacement per frame": 0, "position error": pytest.approx(64 / 6), "moved as told": 0.5}
-
-
 def test_the_script_says_what_it_needs(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     import conditioning
 

@@ -3,6 +3,7 @@
     python tools/make_world.py balls --out data/balls --count 600 --size 64 --frames 48 --seed 0
     python tools/make_world.py balls --twins --hold-out 0.2 --out data/twins
     python tools/make_world.py paddle
+    python tools/make_world.py fork --right 0.7
 
 Nothing is downloaded. The folder has the form your own videos would have (train/*.mp4, val/*.mp4, a JSON file
 beside each), and everything that takes such a folder takes this one. Run again, it finds the world finished.
@@ -16,6 +17,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tokenreel.datasets.world_fork import RIGHT
 from tokenreel.datasets.worlds import WorldSettings, write_world
 from tokenreel.training.command_line import run_tool
 
@@ -24,8 +26,9 @@ from tokenreel.training.command_line import run_tool
 class Config(WorldSettings):
     """What to make."""
 
-    world: Annotated[Literal["balls", "paddle"], tyro.conf.Positional] = "balls"
-    """balls: coloured balls that bounce off walls and each other; paddle: a game with an action per frame."""
+    world: Annotated[Literal["balls", "paddle", "fork"], tyro.conf.Positional] = "balls"
+    """balls: coloured balls that bounce off walls and each other; paddle: a game with an action per frame;
+    fork: a ball falls onto a peg and goes left or right by chance."""
     out: Path | None = None
     """Folder to write; default: data/ and the world's name."""
     occluder: bool = False
@@ -35,6 +38,8 @@ class Config(WorldSettings):
     green ball"."""
     hold_out: float = 0.0
     """Only balls: share of the combinations of colours that no training clip shows and every validation clip does."""
+    right: float = RIGHT
+    """Only fork: probability that a ball goes right."""
 
 
 def make_world(config: Config) -> None:
@@ -42,6 +47,8 @@ def make_world(config: Config) -> None:
     out = config.out if config.out is not None else Path("data") / config.world
     chosen = {name: getattr(config, name) for name in ("occluder", "twins", "hold_out")}
     options = {name: value for name, value in chosen.items() if value}
+    if config.right != RIGHT:
+        options["right"] = config.right
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
