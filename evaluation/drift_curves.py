@@ -69,9 +69,7 @@ def drift_figures(
     return {name: Tally.of(np.stack(values), units[name]) for name, values in rows.items()}
 
 
-def doubling_horizon(
-    error: Tally, begin: int, window: int, every: int = 1, draws: int = 200
-) -> tuple[float, Interval]:
+def doubling_horizon(error: Tally, begin: int, window: int, every: int = 1, draws: int = 200) -> tuple[float, Interval]:
     """The frame by which an error has doubled.
 
     It has where its mean over a window is first twice what it was in the first window after the prompt.
@@ -92,9 +90,13 @@ def doubling_horizon(
     """
     size, first = max(1, window // every), begin // every
     if error.total.ndim != 2 or error.total.shape[1] < first + 2 * size:
-        raise ValueError(f"{error.total.shape} frames looked at, expected a prompt of {first} and two windows of {size}")
+        raise ValueError(
+            f"{error.total.shape} frames looked at, expected a prompt of {first} and two windows of {size}"
+        )
     found = _doubled(error.total, error.cases, first, size)
-    drawn = [_doubled(error.total[part], error.cases[part], first, size) for part in drawn_clips(len(error.total), draws)]
+    drawn = [
+        _doubled(error.total[part], error.cases[part], first, size) for part in drawn_clips(len(error.total), draws)
+    ]
     # Draws in which it never doubles lie beyond the last frame.
     ends = np.array([min(value, float(error.total.shape[1] + 1)) for value in drawn])
     low, high = percentiles(ends)
