@@ -54,6 +54,8 @@ from tokenreel.transformer.conditions import KINDS
 from tokenreel.transformer.pretrained import FORMAT_VERSION
 
 VALIDATION_CLIPS = 256
+MEMORY_FOR_SHARDS = 2**30
+"""Bytes in which training keeps shards that it read."""
 MANY_EXPOSURES = 10
 """Times that a frame is seen above which a run without dropout is told of it: on the world `paddle` validation was
 best at 7 and bad at 20."""
@@ -107,6 +109,12 @@ TOOL_PRESETS = {
         evaluate_every=2000, checkpoint_every=2000, ema_decay=0.999,
     ),
 }  # fmt: skip
+
+FIXED = {
+    *("model", "factors", "made_of", "seed", "batch_size", "precision", "conditions"),
+    *("condition_dropout", "context_noise", "decoding", "infilling", "z_loss", "init_from"),
+}
+"""What a resumed run may not change: its batches, its model, and what the loss means."""
 
 
 class GPTStage:
@@ -265,7 +273,8 @@ def train_gpt(config: Config) -> None:
 
 
 def _train(config: Config) -> None:
-    shards = TokenShards.open(config.shards, "train", verify=config.verify)
+    memory = MEMORY_FOR_SHARDS // max(1, config.workers)  # each worker keeps what it read
+    shards = TokenShards.open(config.shards, "train", verify=config.verify, cache_bytes=memory)
     tokenizer = matching_tokenizer(config.shards, shards.manifest.tokenizer, config.tokenizer)
     torch.manual_seed(config.seed)
     stage = GPTStage(config, shards, tokenizer)
@@ -276,26 +285,7 @@ def _train(config: Config) -> None:
     resolved["parent"] = stage.parent
     ranks.say(told(stage.model.config.conditions, config.conditions))
     _advise(config, len(shards), manifest.clip_frames / manifest.hop)
-    train(
-        stage,
-        config,
-        resolved,
-        fixed={
-            "model",
-            "factors",
-            "made_of",
-            "seed",
-            "batch_size",
-            "precision",
-            "conditions",
-            "condition_dropout",
-            "context_noise",
-            "decoding",
-            "infilling",
-            "z_loss",
-            "init_from",
-        },
-    )
+    train(stage, config, resolved, FIXED)
 
 
 def main(argv: list[str] | None = None) -> None:

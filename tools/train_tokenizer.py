@@ -74,6 +74,12 @@ TOOL_PRESETS = {
     ),
 }  # fmt: skip
 
+FIXED = {
+    *("model", "loss", "videos", "size", "width", "fps", "clip_frames", "augment"),
+    *("seed", "batch_size", "precision", "train", "init_from"),
+}
+"""What a resumed run may not change: its batches, its model, and what the loss means."""
+
 
 class TokenizerStage:
     """The tokenizer and what it trains on, its clips and how it is judged."""
@@ -263,9 +269,7 @@ def _train(config: Config) -> None:
         ranks.say(f"{len(stage.windows.skipped)} videos are shorter than {config.clip_frames} frames and are left out")
     resolved = {**asdict(replace(config, resume=False)), "videos": stage.store.fingerprint}
     resolved["parent"] = stage.parent
-    fixed = {"model", "loss", "videos", "size", "width", "fps", "clip_frames", "augment", "seed", "batch_size"}
-    fixed |= {"precision", "train", "init_from"}
-    train(stage, config, resolved, fixed)
+    train(stage, config, resolved, FIXED)
 
 
 def main(argv: list[str] | None = None) -> None:

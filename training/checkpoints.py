@@ -169,7 +169,10 @@ def _restore(
                 "resume with the model settings of its config.json, or start another --run"
             )
     model.load_state_dict(weights)
+    chosen = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     optimizer.load_state_dict(state["optimizer"])
+    for group, settings in zip(optimizer.param_groups, chosen, strict=True):  # they may be changed from then on
+        group.update(settings)
     if average is not None:
         if state["average"] is None:  # the run had none until now
             average.restart(model)

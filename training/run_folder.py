@@ -69,7 +69,7 @@ def open_run(run: Path, config: dict[str, Any], resume: bool, fixed: set[str]) -
     resolved = json.loads(json.dumps(config, default=str))
     if latest_checkpoint(run) is not None:
         before = json.loads((run / "config.json").read_text())
-        for name in sorted(fixed):
+        for name in (name for name in resolved if name in fixed):  # what somebody chose, then what follows from it
             if name in before and before[name] != resolved.get(name):  # an older version's run may lack a name
                 raise ValueError(
                     f"{run} was trained with {name}={_short(before.get(name))}, got {_short(resolved.get(name))}; "

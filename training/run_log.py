@@ -106,6 +106,11 @@ class RunLog:
             return
         self._unwritten.clear()
 
+    def sync(self) -> None:
+        """Bring the log to the disk: after a power cut a checkpoint finds the lines of all steps before it."""
+        with suppress(OSError), self._metrics.open("rb+") as file:
+            os.fsync(file.fileno())
+
     def close(self) -> None:
         """End the progress bar and the wandb run."""
         self._progress.stop()

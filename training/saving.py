@@ -62,6 +62,7 @@ class Saver:
                 if found_best:
                     self.stage.export(run / BEST, step)
                     found_best = False
+            log.sync()
             # Last, so that a run killed before it takes up and repeats all that belongs to this step.
             save_checkpoint(
                 run,
