@@ -54,8 +54,6 @@ from tokenreel.transformer.conditions import KINDS
 from tokenreel.transformer.pretrained import FORMAT_VERSION
 
 VALIDATION_CLIPS = 256
-MEMORY_FOR_SHARDS = 2**30
-"""Bytes in which training keeps shards that it read."""
 MANY_EXPOSURES = 10
 """Times that a frame is seen above which a run without dropout is told of it: on the world `paddle` validation was
 best at 7 and bad at 20."""
@@ -273,8 +271,7 @@ def train_gpt(config: Config) -> None:
 
 
 def _train(config: Config) -> None:
-    memory = MEMORY_FOR_SHARDS // max(1, config.workers)  # each worker keeps what it read
-    shards = TokenShards.open(config.shards, "train", verify=config.verify, cache_bytes=memory)
+    shards = TokenShards.open(config.shards, "train", verify=config.verify)
     tokenizer = matching_tokenizer(config.shards, shards.manifest.tokenizer, config.tokenizer)
     torch.manual_seed(config.seed)
     stage = GPTStage(config, shards, tokenizer)
