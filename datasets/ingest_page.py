@@ -172,6 +172,9 @@ def _tables(report: dict[str, Any]) -> str:
     damaged = [(source["file"], source["damaged"]) for source in report["videos"] if source["damaged"]]
     if damaged:
         text += f"<h2>Damaged: {len(damaged)}</h2>" + _table(("file", "what"), damaged)
+    if any(entry["source"] or entry["licence"] for entry in report["origins"]):
+        origins = [(o["source"] or "not said", o["licence"] or "not said", o["videos"]) for o in report["origins"]]
+        text += "<h2>Sources and licences</h2>" + _table(("source", "licence", "videos"), origins)
     if report["ignored"]:
         rows = [(suffix or "(none)", count) for suffix, count in report["ignored"].items()]
         text += "<h2>Files that are no videos</h2>" + _table(("extension", "files"), rows)

@@ -148,7 +148,9 @@ class _Container:
     def begin(self, image: np.ndarray) -> None:
         """See :class:`_Encoder`."""
         # The container is named because the temporary suffix says nothing to ffmpeg.
-        self._container = av.open(str(self._path), "w", format=self._format)
+        # Otherwise Matroska gives every file a random name inside, and the same frames make other bytes each time.
+        plain = {"fflags": "bitexact"} if self._format in ("matroska", "webm") else {}
+        self._container = av.open(str(self._path), "w", format=self._format, options=plain)
         stream = cast(av.VideoStream, self._container.add_stream(self._codec, rate=self._rate, options=self._options))
         stream.height, stream.width = image.shape[:2]
         stream.pix_fmt = self._pixels

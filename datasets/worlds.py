@@ -4,17 +4,16 @@ A world's folder follows the convention of users' own data: `train/*.mp4` and `v
 sidecar `NAME.json` with its caption, label, actions and states; `world.json` says what was made.
 """
 
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tokenreel.datasets import world_balls, world_fork, world_paddle
-from tokenreel.datasets.video_writer import write_video
+from tokenreel.datasets.dataset_folder import begin_folder, finish_folder, is_recorded, write_recording
 from tokenreel.datasets.world_combinations import options_by_split
 from tokenreel.datasets.world_episode import Episode
+from tokenreel.datasets.world_states import WORLD_FILE
 
 __all__ = ["WORLDS", "Episode", "WorldSettings", "simulate", "write_world"]
 
@@ -129,28 +128,16 @@ def write_world(
     # An option at its default is the same world as the option left out.
     told = {name: value for name, value in sorted(options.items()) if value and value != _DEFAULTS.get(name)} | held_out
     settings = _settings(world, count, val_count, size, frames, fps, seed, told)
-    finished, begun = out / "world.json", out / "world.json.partial"
-    if finished.exists():
-        _expect_same(finished, settings)
+    if not begin_folder(out, settings, WORLD_FILE):
         return False
-    if begun.exists():
-        _expect_same(begun, settings)
-    elif out.is_dir() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty and holds no world; expected a new folder: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    _write_json(begun, settings, indent=2)
     clips = list(_clips(out, count, val_count, seed))
     for done, (video, clip_seed) in enumerate(clips, start=1):
-        sidecar = video.with_suffix(".json")
-        # The sidecar is written after its video, so it stands for both.
-        if not sidecar.exists():
+        if not is_recorded(video):
             episode = _SIMULATORS[world](clip_seed, size, frames, **by_split[video.parent.name])
-            write_video(video, episode.frames, fps)
-            _write_json(sidecar, _sidecar(episode))
+            write_recording(video, episode.frames, fps, _sidecar(episode))
         if progress is not None:
             progress(done, len(clips))
-    _write_json(finished, settings, indent=2)
-    begun.unlink(missing_ok=True)
+    finish_folder(out, settings, WORLD_FILE)
     return True
 
 
@@ -207,21 +194,6 @@ def _settings(
     }
 
 
-def _expect_same(file: Path, settings: dict[str, Any]) -> None:
-    try:
-        there = json.loads(file.read_text())
-    except ValueError as error:
-        raise ValueError(f"{file} is not readable JSON ({error}); delete the folder {file.parent}") from None
-    different = [key for key in settings if not isinstance(there, dict) or there.get(key) != settings[key]]
-    if different:
-        key = different[0]
-        got = there.get(key) if isinstance(there, dict) else there
-        raise ValueError(
-            f"{file.parent} holds another world: {key} is {got!r} there, expected {settings[key]!r}; "
-            "choose another --out or delete the folder"
-        )
-
-
 def _clips(out: Path, count: int, val_count: int, seed: int) -> Iterator[tuple[Path, int]]:
     for split, clips, first in (("train", count, 0), ("val", val_count, _SEEDS // 2)):
         for index in range(clips):
@@ -236,15 +208,3 @@ def _sidecar(episode: Episode) -> dict[str, Any]:
         "action_names": episode.action_names,
         "states": episode.states,
     }
-
-
-def _write_json(path: Path, value: dict[str, Any], indent: int | None = None) -> None:
-    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-    try:
-        with temporary.open("w") as file:
-            json.dump(value, file, indent=indent)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

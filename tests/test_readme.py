@@ -53,9 +53,10 @@ def test_every_option_named_in_the_readme_exists(capsys: pytest.CaptureFixture[s
     launchers = {"--nnodes", "--node", "--nproc", "--num", "--master"}  # up to the first underscore
     slurm = {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--requeue"}
     known = {"--help", "--preset", *launchers, *slurm}
-    for name in TOOLS:
+    recipes = [("make_dataset", recipe) for recipe in tool("make_dataset").RECIPES]
+    for name, *rest in [*((name,) for name in TOOLS), *recipes]:
         with pytest.raises(SystemExit):
-            tool(name).main(["--help"])
+            tool(name).main([*rest, "--help"])
         known |= set(re.findall(r"--[a-z][a-z.-]*", capsys.readouterr().out))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*", README))
     assert named and not named - known
