@@ -96,7 +96,11 @@ class ClipPasses:
 
     def told(self) -> dict[str, Any]:
         """What the manifest says of the passes; nothing if there is but one."""
-        return {"augmentation": asdict(self.augmentation)} if self.augmentation.passes > 1 else {}
+        if self.augmentation.passes == 1:
+            return {}
+        return {
+            "augmentation": {**asdict(self.augmentation), "mirrored_actions": [*self.augmentation.mirrored_actions]}
+        }
 
     def batch(self, ids: Sequence[int]) -> np.ndarray:
         """Several clips, uint8 (B, T, H, W, 3)."""
@@ -130,7 +134,7 @@ class ClipPasses:
             record["crop"] = list(change.crop)
         if change.flipped:
             record["flipped"] = True
-            if (swap := self.augmentation.mirror(record.get("action_names"))) and "actions" in record:
+            if "actions" in record and (swap := self.augmentation.mirror(record.get("action_names"))):
                 record["actions"] = [swap[action] for action in record["actions"]]
         return record
 

@@ -32,9 +32,11 @@ class RemotePlace(Place):
 
     def write(self, name: str, data: bytes) -> None:  # noqa: D102
         # A put of one object is seen whole or not at all.
+        self._check_writable()
         self._tried(name, lambda store, path: store.pipe_file(path, data))
 
     def create(self, name: str, data: bytes) -> bool:  # noqa: D102
+        self._check_writable()
         if self.exists(name):
             return False
         try:
@@ -47,6 +49,7 @@ class RemotePlace(Place):
         self._tried(name, lambda store, remote: store.get_file(remote, str(path)))
 
     def send(self, path: Path, name: str) -> None:  # noqa: D102
+        self._check_writable()
         self._tried(name, lambda store, remote: store.put_file(str(path), remote))
 
     def size(self, name: str) -> int | None:  # noqa: D102
@@ -64,6 +67,10 @@ class RemotePlace(Place):
             entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry["size"] for entry in found if entry["type"] == "file"
         }
 
+    def _check_writable(self) -> None:
+        if self.scheme in ("http", "https"):
+            raise ValueError(f"{self.text}: a web server can only be read, expected a folder or a store such as s3://")
+
     def _tried(self, name: str, work: Callable[[Any, str], T]) -> T:
         """Do something with a file; again after a pause when the store fails for a reason that may pass."""
         url = f"{self.text}/{name}".rstrip("/")
@@ -73,10 +80,6 @@ class RemotePlace(Place):
                 store = self._store()
                 store.invalidate_cache()  # fsspec keeps listings, other processes write
                 return work(store, store._strip_protocol(url))
-            except NotImplementedError as error:
-                raise ValueError(
-                    f"{url}: {self.scheme}:// can only be read, expected a folder or a store such as s3://"
-                ) from error
             except (FileNotFoundError, FileExistsError, PermissionError, IsADirectoryError) as error:
                 raise type(error)(f"{url}: {_reason(error)}") from error
             except _passing_errors() as error:

@@ -30,7 +30,7 @@ from tokenreel.datasets.shard_manifest import (
     read_json,
     shard_name,
 )
-from tokenreel.datasets.shard_receipt import RECEIPTS, read_receipt, receipt_name, write_receipt
+from tokenreel.datasets.shard_receipt import RECEIPTS, ShardReceipt, read_receipt, receipt_name, write_receipt
 
 PLAN_NAME = "plan.json"
 AT_ONCE = 16
@@ -147,7 +147,7 @@ def put_shard(
         with TemporaryDirectory() as building:
             entry = write_shard(Path(building) / name, indices, records, plan.manifest)
             place.send(Path(building) / name, name)
-    write_receipt(place, number, entry, {record["video"] for record in records})
+    write_receipt(place, number, ShardReceipt(entry, frozenset(record["video"] for record in records)))
     return entry
 
 
@@ -156,29 +156,34 @@ def finished_shard(folder: Path | Place, plan: ShardPlan, number: int) -> ShardE
 
     On this disk the checksum is compared; in a store, which keeps its own, the size.
     """
-    place = open_place(folder)
+    receipt = _receipt(open_place(folder), plan, number)
+    return receipt.entry if receipt else None
+
+
+def _receipt(place: Place, plan: ShardPlan, number: int) -> ShardReceipt | None:
+    """The receipt of a shard that is there and whole; made where it is missing."""
     start, stop = plan.ranges[number]
     receipt = read_receipt(place, number, stop - start)
     if receipt is None:
-        return _received(place, plan, number)
+        return _late_receipt(place, plan, number)
     whole = place.size(receipt.entry.name) == receipt.entry.bytes
     if whole and isinstance(place, LocalPlace):
         whole = shard_entry(place.folder / receipt.entry.name, stop - start) == receipt.entry
-    return receipt.entry if whole else None
+    return receipt if whole else None
 
 
-def _received(place: Place, plan: ShardPlan, number: int) -> ShardEntry | None:
-    """As `finished_shard`, of one without a receipt: its writer was killed in between, or was an older version."""
-    path, (start, stop) = Path(str(place)) / shard_name(number), plan.ranges[number]
-    if not isinstance(place, LocalPlace) or not path.is_file():
+def _late_receipt(place: Place, plan: ShardPlan, number: int) -> ShardReceipt | None:
+    """Of a shard without one: its writer was killed in between, or was an older version."""
+    if not isinstance(place, LocalPlace) or place.size(shard_name(number)) is None:
         return None
+    path, (start, stop) = place.folder / shard_name(number), plan.ranges[number]
     try:
         _, records = read_clips(path, plan.manifest, stop - start)
     except ValueError:
         return None
-    entry = shard_entry(path, clips=stop - start)
-    write_receipt(place, number, entry, {record["video"] for record in records})
-    return entry
+    receipt = ShardReceipt(shard_entry(path, clips=stop - start), frozenset(record["video"] for record in records))
+    write_receipt(place, number, receipt)
+    return receipt
 
 
 def unfinished(folder: Path | Place, plan: ShardPlan) -> list[int]:
@@ -213,9 +218,8 @@ def finish(folder: Path | Place, plan: ShardPlan) -> ShardManifest:
     store_plan(place, plan)  # two jobs may have begun at the same moment in a store that cannot refuse one
     numbers = range(len(plan.ranges))
     with ThreadPoolExecutor(1 if isinstance(place, LocalPlace) else AT_ONCE) as pool:
-        entries = list(pool.map(lambda number: finished_shard(place, plan, number), numbers))
-        receipts = list(pool.map(lambda number: read_receipt(place, number, len(range(*plan.ranges[number]))), numbers))
-    if bad := [number for number in numbers if entries[number] is None or receipts[number] is None]:
+        receipts = list(pool.map(lambda number: _receipt(place, plan, number), numbers))
+    if bad := [number for number in numbers if receipts[number] is None]:
         start, stop = plan.ranges[bad[0]]
         raise ValueError(
             f"{len(bad)} of {len(numbers)} shards are missing or damaged, the first: {place}/{shard_name(bad[0])}, "
@@ -224,8 +228,9 @@ def finish(folder: Path | Place, plan: ShardPlan) -> ShardManifest:
     if isinstance(place, LocalPlace):
         for home in (place.folder, place.folder / RECEIPTS):
             _remove_leftovers(home)
-    videos = set().union(*(receipt.videos for receipt in receipts if receipt))
-    manifest = replace(plan.manifest, videos=len(videos), shards=tuple(entry for entry in entries if entry))
+    whole = [receipt for receipt in receipts if receipt]
+    videos = frozenset[str]().union(*(receipt.videos for receipt in whole))
+    manifest = replace(plan.manifest, videos=len(videos), shards=tuple(receipt.entry for receipt in whole))
     manifest.save(place)
     return manifest
 

@@ -4,7 +4,6 @@ With the receipts of all shards the manifest is written without reading a shard,
 that was damaged after it was written is known from one that is whole.
 """
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,9 +27,10 @@ def receipt_name(number: int) -> str:
     return f"{number:06d}.json"
 
 
-def write_receipt(place: Place, number: int, entry: ShardEntry, videos: Iterable[str]) -> None:
+def write_receipt(place: Place, number: int, receipt: ShardReceipt) -> None:
     """Leave the receipt of a shard that is whole and under its name; the same shard gives the same bytes."""
-    place.child(RECEIPTS).write(receipt_name(number), json_bytes({**asdict(entry), "videos": sorted(videos)}))
+    told = {**asdict(receipt.entry), "videos": sorted(receipt.videos)}
+    place.child(RECEIPTS).write(receipt_name(number), json_bytes(told))
 
 
 def read_receipt(place: Place, number: int, clips: int) -> ShardReceipt | None:
