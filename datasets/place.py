@@ -10,7 +10,7 @@ import shutil
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from tokenreel.datasets.atomic_file import atomic_file
+from tokenreel.datasets.atomic_file import atomic_file, temporary_name
 
 SCHEMES = {
     **{name: "s3fs" for name in ("s3", "s3a")},
@@ -101,18 +101,18 @@ class LocalPlace(Place):
             file.write(data)
 
     def create(self, name: str, data: bytes) -> bool:  # noqa: D102
-        path, ready = self.folder / name, f"{name}.new-{os.getpid()}"
+        path, ready = self.folder / name, temporary_name(self.folder / name)
         if path.exists():
             return False
-        self.write(ready, data)
+        self.write(ready.name, data)
         try:
-            os.link(self.folder / ready, path)  # of several writers one succeeds; a rename would replace
+            os.link(ready, path)  # of several writers one succeeds; a rename would replace
         except FileExistsError:
             return False
         except OSError:  # a disk without links
-            os.replace(self.folder / ready, path)
+            os.replace(ready, path)
         finally:
-            (self.folder / ready).unlink(missing_ok=True)
+            ready.unlink(missing_ok=True)
         return True
 
     def receive(self, name: str, path: Path) -> None:  # noqa: D102

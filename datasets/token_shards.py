@@ -112,6 +112,11 @@ class TokenShards:
         """Number of clips."""
         return int(self._starts[-1])
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether they lie in a store, and copies on this disk are read."""
+        return not isinstance(self.place, LocalPlace)
+
     def clip(self, number: int) -> tuple[np.ndarray, dict[str, Any]]:
         """One clip.
 

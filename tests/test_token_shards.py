@@ -1,5 +1,6 @@
 import io
 import json
+import multiprocessing
 import os
 import pickle
 import signal
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -438,3 +440,81 @@ def test_manifest_with_a_missing_key_or_half_a_file_is_refused(shards: Path) -> 
         path.write_text(text)
         with pytest.raises(ValueError, match=r"manifest\.json: "):
             TokenShards.open(shards)
+
+
+# --- two writers, a full disk ---------------------------------------------------------------------------
+
+
+def write_under_a_limit(folder: Path, results: Any) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, resource.RLIM_INFINITY))
+    indices, records = make_clips()
+    try:
+        put_shard(folder, make_plan(), 1, indices[10:20], records[10:20])
+    except OSError as error:
+        results.send(str(error))
+    else:
+        results.send("nothing happened")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_disk_that_fills_in_the_middle_of_a_shard_leaves_the_others_whole(shards: Path) -> None:
+    folder, plan = shards / "train", make_plan()
+    whole = contents(folder)
+    for name in (shard_name(1), "receipts/000001.json", "manifest.json"):
+        (folder / name).unlink()
+    before = contents(folder)
+    ours, theirs = multiprocessing.Pipe()
+    child = multiprocessing.get_context("fork").Process(target=write_under_a_limit, args=(folder, theirs))
+    child.start()
+    said = ours.recv()
+    child.join()
+    assert "shard-000001.tar: " in said and "shards before it are whole: make room, and run the same" in said
+    assert contents(folder) == before and unfinished(folder, plan) == [1]
+    run_job(folder, plan)
+    assert contents(folder) == whole
+
+
+def write_all(folder: Path, results: Any) -> None:
+    try:
+        run_job(folder, make_plan())
+        results.put("done")
+    except Exception as error:
+        results.put(repr(error))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_writers_of_one_folder_at_the_same_time_do_no_harm(shards: Path, tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    processes = [context.Process(target=write_all, args=(tmp_path / "both", results)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    assert [results.get(timeout=60) for _ in processes] == ["done"] * 4
+    for process in processes:
+        process.join()
+    assert contents(tmp_path / "both") == contents(shards / "train")
+
+
+def test_open_shards_are_read_from_a_fork_and_from_threads(shards: Path) -> None:
+    indices, _ = make_clips()
+    opened = TokenShards.open(shards)
+    opened.batch(range(CLIPS))
+    with ThreadPoolExecutor(8) as pool:
+        orders = [np.random.default_rng(seed).permutation(CLIPS) for seed in range(40)]
+        for order, (batch, _) in zip(orders, pool.map(opened.batch, orders), strict=True):
+            assert (batch == indices[order]).all()
+
+
+def test_a_shard_that_was_replaced_while_it_was_in_use_is_checked_anew(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(token_shards, "OPEN_FILES", 1)
+    opened = TokenShards.open(shards)
+    opened.batch([0, 10])
+    other = shards / "other.tar"
+    other.write_bytes((shards / "train" / shard_name(1)).read_bytes())
+    other.replace(shards / "train" / shard_name(0))
+    with pytest.raises(ValueError, match=r"clips 0\.\.9: .*shard-000000\.tar has sha256"):
+        opened.batch([0])

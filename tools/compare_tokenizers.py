@@ -195,7 +195,9 @@ def _member(config: Config, home: Path, model: TokenizerConfig, hop: int) -> dic
     tokens = math.prod(model.grid(config.clip_frames, *config.frame_size))
     batch_size = max(1, round(config.gpt_batch_tokens / tokens))
     steps = max(1, round(config.gpt_tokens / (batch_size * tokens)))
-    recipe_gpt = replace(train_gpt.TOOL_PRESETS["tiny"], run=home / "gpt", shards=home / "tokens", model=config.gpt)
+    recipe_gpt = replace(
+        train_gpt.TOOL_PRESETS["tiny"], run=home / "gpt", shards=str(home / "tokens"), model=config.gpt
+    )
     warmup = min(recipe_gpt.warmup, steps // 10)
     train_gpt.train_gpt(replace(recipe_gpt, steps=steps, batch_size=batch_size, warmup=warmup, **shared))
     figures = figures_of(home, config, config.clips, config.device)

@@ -1,48 +1,118 @@
 """What a GPT trains on, looked at before training: its splits, its tokenizer, what its clips are told."""
 
+import hashlib
 from pathlib import Path
+from typing import Protocol
 
-from tokenreel.datasets.token_shards import splits
+from tokenreel.datasets.caption_table import CAPTIONS, TABLE_FILES, TEXTS_FILE, CaptionTable
+from tokenreel.datasets.place import open_place
+from tokenreel.datasets.shard_cache import ShardCache
+from tokenreel.datasets.shard_job import PLAN_NAME
+from tokenreel.datasets.token_shards import TokenShards, splits
 from tokenreel.tokenizer import fingerprint
 from tokenreel.tokenizer.pretrained import find_folder
 from tokenreel.tools.parents import same_indices
+from tokenreel.tools.token_job import MODEL_FILES
+from tokenreel.training import ranks
 from tokenreel.transformer import ConditionConfig
 from tokenreel.transformer.conditions import KINDS
 
 
-def validation_split(folder: Path) -> str:
+class ShardSettings(Protocol):
+    """Where token shards are, and how they are opened."""
+
+    @property
+    def shards(self) -> str:
+        """Folder or URL."""
+        ...
+
+    @property
+    def verify(self) -> bool:
+        """Whether all are checked at once."""
+        ...
+
+    @property
+    def skip_bad(self) -> bool:
+        """Whether bad ones are left out."""
+        ...
+
+    @property
+    def cache(self) -> Path:
+        """Folder for copies of remote shards."""
+        ...
+
+    @property
+    def cache_gib(self) -> float:
+        """Most that the copies may take, in GiB."""
+        ...
+
+
+def shard_cache(settings: ShardSettings) -> ShardCache:
+    """Where copies of remote shards are kept."""
+    return ShardCache(settings.cache, int(settings.cache_gib * 2**30))
+
+
+def open_shards(settings: ShardSettings, split: str, tokenizer: str | None = None) -> TokenShards:
+    """Open a split, and say which shards are left out, and when the copies do not fit; errors of `TokenShards.open`."""
+    cache = shard_cache(settings)
+    shards = TokenShards.open(settings.shards, split, tokenizer, settings.verify, settings.skip_bad, cache)
+    for name, reason in shards.skipped.items():
+        ranks.say(f"{split}: going on without {name}: {reason}")
+    size = sum(entry.bytes for entry in shards.manifest.shards)
+    if shards.is_remote and size > cache.most_bytes:
+        ranks.say(
+            f"{split}: the shards take {size / 2**30:.1f} GiB, their copies may take {settings.cache_gib:g}: they will "
+            "be loaded over and over; raise --cache-gib"
+        )
+    return shards
+
+
+def open_captions(settings: ShardSettings) -> CaptionTable:
+    """Open the vectors of captions beside the shards; errors of `CaptionTable.open`."""
+    place = open_place(settings.shards).child(CAPTIONS)
+    key = hashlib.sha256(place.read(TEXTS_FILE)).hexdigest() if place.exists(TEXTS_FILE) else ""
+    return CaptionTable.open(shard_cache(settings).folder_of(place, TABLE_FILES, key))
+
+
+def validation_split(shards: str) -> str:
     """``val``, or ``train`` where there are no validation clips.
 
     Raises:
         ValueError: If tokenizing was stopped before the validation clips were finished.
     """
-    if "val" in splits(folder):
+    if "val" in splits(shards):
         return "val"
-    if (folder / "val").is_dir():
-        raise ValueError(f"the shards in {folder / 'val'} are unfinished; run tools/tokenize_dataset.py again")
-    print("there are no validation clips: validation figures are of training clips")
+    unfinished = open_place(shards).child("val")
+    if unfinished.exists(PLAN_NAME):
+        raise ValueError(f"the shards in {unfinished} are unfinished; run tools/tokenize_dataset.py again")
+    ranks.say("there are no validation clips: validation figures are of training clips")
     return "train"
 
 
-def matching_tokenizer(shards: Path, expected: str, asked: Path | None) -> Path:
+def matching_tokenizer(settings: ShardSettings, expected: str, asked: Path | None) -> Path:
     """The folder of the tokenizer that made some shards, or of one that would have made the same.
 
     Args:
-        shards: Folder of the shards, a copy of their tokenizer in it.
+        settings: Where the shards are, a copy of their tokenizer beside them.
         expected: Fingerprint of the tokenizer that made them.
         asked: The tokenizer that somebody named; None takes the copy.
 
     Raises:
         ValueError: If it makes other indices.
     """
-    own = shards / "tokenizer"
-    folder = find_folder(asked or own)
-    found = fingerprint(folder)
-    if found != expected and own.is_dir() and fingerprint(own) == expected and same_indices(own, folder):
-        print(f"{folder} has another decoder than the tokenizer of the shards; its indices are the same")
+    beside = open_place(settings.shards).child("tokenizer")
+    found = fingerprint(find_folder(asked)) if asked else ""
+    if asked and (found == expected or not beside.exists("config.json")):
+        folder = own = find_folder(asked)
+    else:
+        own = shard_cache(settings).folder_of(beside, MODEL_FILES, expected)
+        folder = find_folder(asked or own)
+        found = fingerprint(folder)
+    if found != expected and fingerprint(own) == expected and same_indices(own, folder):
+        ranks.say(f"{folder} has another decoder than the tokenizer of the shards; its indices are the same")
     elif found != expected:
         raise ValueError(
-            f"the shards in {shards} were made by tokenizer {expected[:12]}, got {folder} with {found[:12]}; "
+            f"the shards in {settings.shards} were made by tokenizer {expected[:12]}, got {folder} with {found[:12]}; "
             "tokenize with this tokenizer, or pass the one that made them"
         )
     return folder

@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenreel.datasets.caption_table import CAPTIONS, CaptionTable
 from tokenreel.datasets.order import Order, exposure
 from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.datasets.video_writer import write_video
@@ -26,7 +25,7 @@ from tokenreel.evaluation.film_strip import side_by_side, write_film_strip
 from tokenreel.tokenizer import VideoTokenizer, fingerprint
 from tokenreel.tokenizer.frames import to_frames
 from tokenreel.tokenizer.pretrained import read_judgement
-from tokenreel.tools.gpt_data import matching_tokenizer, told, validation_split
+from tokenreel.tools.gpt_data import matching_tokenizer, open_captions, open_shards, told, validation_split
 from tokenreel.tools.parents import start_gpt
 from tokenreel.training import ranks
 from tokenreel.training.best import Aim
@@ -63,8 +62,8 @@ best at 7 and bad at 20."""
 class Config(TrainingSettings):
     """Settings of one GPT training."""
 
-    shards: Path = Path("runs/tokens")
-    """Token shards made by tools/tokenize_dataset.py."""
+    shards: str = "runs/tokens"
+    """Token shards made by tools/tokenize_dataset.py: folder, or URL (s3://…, gs://…, https://…)."""
     tokenizer: Path | None = None
     """Folder of the tokenizer that made the shards; default: the copy that lies beside them."""
     run: Path = Path("runs/gpt")
@@ -91,7 +90,13 @@ class Config(TrainingSettings):
     """2: an index is predicted as two factors, one after the other, which large codebooks need; 1: each has a row and
     a score of its own; auto: 1 up to 2^14 codes."""
     verify: bool = False
-    """Check the sha256 of every shard before training."""
+    """Check every shard before training, and not each before its first clip is used."""
+    skip_bad: bool = False
+    """Check every shard before training, and go on without those that are missing or damaged."""
+    cache: Path = Path("runs/remote")
+    """Folder in which copies of remote shards are kept."""
+    cache_gib: float = 20.0
+    """Most that the copies may take, in GiB; what was used longest ago goes first."""
     model: GPTSize = field(default_factory=GPTSize)
     """Width, depth, dropout."""
 
@@ -124,7 +129,7 @@ class GPTStage:
         self.config, self.shards, self.tokenizer_folder = config, shards, tokenizer
         self.tokenizer = VideoTokenizer.from_pretrained(tokenizer)
         split, made_by = validation_split(config.shards), shards.manifest.tokenizer
-        self.held_out = TokenShards.open(config.shards, split, made_by, config.verify)
+        self.held_out = open_shards(config, split, made_by)
         manifest = shards.manifest
         self.model = VideoGPT(
             GPTConfig(
@@ -146,7 +151,7 @@ class GPTStage:
         )
         self.model.backbone.checkpoint_activations = config.checkpoint_activations
         encoded = self.model.config.conditions.text_encoder
-        self.caption_table = CaptionTable.open(config.shards / CAPTIONS) if encoded else None
+        self.caption_table = open_captions(config) if encoded else None
         self.order = Order(len(shards), config.batch_size, config.seed, ranks.rank(), ranks.world_size())
         self.parent = parent_of(config.run)
         if config.init_from and not goes_on(config.run, config.resume):
@@ -207,7 +212,7 @@ class GPTStage:
                 exposures_per_clip=exposure(step, self.config.batch_size, len(self.shards)),
                 exposures_per_video=exposure(step, self.config.batch_size, self.shards.num_videos),
                 peak_memory_mb=peak_memory_mb(self.model.device),
-                shards={"folder": str(self.config.shards), "clips": len(self.shards)},
+                shards={"folder": self.config.shards, "clips": len(self.shards)},
                 data=self.shards.manifest.source.get("data"),
                 init_from=self.parent,
             ),
@@ -271,17 +276,20 @@ def train_gpt(config: Config) -> None:
 
 
 def _train(config: Config) -> None:
-    shards = TokenShards.open(config.shards, "train", verify=config.verify)
-    tokenizer = matching_tokenizer(config.shards, shards.manifest.tokenizer, config.tokenizer)
+    shards = open_shards(config, "train")
+    tokenizer = matching_tokenizer(config, shards.manifest.tokenizer, config.tokenizer)
     torch.manual_seed(config.seed)
     stage = GPTStage(config, shards, tokenizer)
     manifest = shards.manifest
     made_of = {"tokenizer": manifest.tokenizer, "grid": manifest.grid, "hop": manifest.hop, "clips": len(shards)}
     made_of["gpt_format_version"] = FORMAT_VERSION
+    if shards.skipped:  # the order counts clips without them
+        made_of["without"] = sorted(shards.skipped)
     resolved: dict[str, Any] = {**asdict(replace(config, resume=False)), "made_of": {**made_of, **manifest.source}}
     resolved["parent"] = stage.parent
     ranks.say(told(stage.model.config.conditions, config.conditions))
-    _advise(config, len(shards), manifest.clip_frames / manifest.hop)
+    passes = manifest.source.get("augmentation", {}).get("passes", 1)
+    _advise(config, len(shards), manifest.clip_frames / manifest.hop * passes)
     train(stage, config, resolved, FIXED)
 
 
