@@ -90,22 +90,24 @@ def _adamw(model: nn.Module, lr: float, weight_decay: float, dtype: torch.dtype)
 
 def _one_axis(gpt: VideoGPT) -> None:
     """Rotary angles that count tokens in raster order."""
-    length, pairs = gpt.key_angles.shape
+    layout = gpt.layout()
+    length, pairs = layout.key_angles.shape
     frequency = ONE_AXIS_PERIOD ** (-torch.arange(pairs) / pairs)
-    for angles in (gpt.query_angles, gpt.key_angles):
+    for angles in (layout.query_angles, layout.key_angles):
         angles.copy_(torch.arange(length)[:, None] * frequency)
 
 
 def _own_places(gpt: VideoGPT) -> None:
     """Queries turned by where their own index stands, as keys are."""
-    gpt.query_angles.copy_(gpt.key_angles)
+    layout = gpt.layout()
+    layout.query_angles.copy_(layout.key_angles)
 
 
 def _usual_bands(gpt: VideoGPT) -> None:
     """Queries and keys at their own places, in bands that slow down geometrically to a hundredth."""
     places = token_positions(gpt.config.grid, gpt.config.prefix)[:-1].float()
     bands = [places[:, axis, None] * SLOWEST ** (torch.arange(pairs) / pairs) for axis, pairs in enumerate(BANDS)]
-    for angles in (gpt.query_angles, gpt.key_angles):
+    for angles in (gpt.layout().query_angles, gpt.layout().key_angles):
         angles.copy_(torch.cat(bands, dim=-1))
 
 

@@ -48,9 +48,9 @@ def with_library_cache(gpt: VideoGPT, prompt: Tensor, seeds: list[int]) -> Itera
     sequence = gpt.sequence(torch.zeros(B, gpt.config.num_indices, dtype=torch.int64))
     sequence[:, 1 : 1 + start] = prompt.flatten(1)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    angles = gpt.key_angles.repeat_interleave(2, dim=-1)[None]
+    angles = gpt.layout().key_angles.repeat_interleave(2, dim=-1)[None]
     tables, told = gpt.tables(), gpt.conditions(Conditions(), B, GRID[0])
-    begin = gpt.embed(sequence, torch.arange(start + 1), gpt.order, tables, told)
+    begin = gpt.embed(sequence, torch.arange(start + 1), gpt.layout().order, tables, told)
     tokens = torch.cat([told.prefix, begin], dim=1)
     cache = None
     for first in range(start, gpt.config.num_indices, FRAME):
@@ -66,7 +66,7 @@ def with_library_cache(gpt: VideoGPT, prompt: Tensor, seeds: list[int]) -> Itera
             )
             index = gpt.head.pick(hidden[:, -1], tables.head, SETTINGS, uniform[:, place - first, None])
             sequence[:, place + 1] = index
-            tokens = gpt.embed(sequence, torch.tensor([place + 1]), gpt.order, tables, told)
+            tokens = gpt.embed(sequence, torch.tensor([place + 1]), gpt.layout().order, tables, told)
         yield sequence[:, first + 1 : first + 1 + FRAME].view(B, *GRID[1:])
 
 
@@ -97,7 +97,8 @@ def compare(name: str, batch: int, repeats: int, bandwidth: float) -> list[dict[
     gpt = VideoGPT(GPTConfig(codebook_size=CODES, grid=GRID, size=size)).eval()
     for parameter in gpt.parameters():  # a fresh model scores all indices alike
         torch.nn.init.normal_(parameter, std=0.02)
-    gpt.query_angles.copy_(gpt.key_angles)  # the library turns queries and keys by the same angles
+    layout = gpt.layout()
+    layout.query_angles.copy_(layout.key_angles)  # the library turns queries and keys by the same angles
     prompt, seeds = torch.randint(0, CODES, (batch, PROMPT, *GRID[1:])), list(range(batch))
     ours, theirs = [], []
     for _ in range(repeats):

@@ -98,9 +98,14 @@ class VideoModel:
 
     @property
     def frame_size(self) -> tuple[int, int]:
-        """(height, width) of its frames in pixels."""
+        """(height, width) of its frames in pixels; of several sizes the first."""
+        return self.frame_sizes[0]
+
+    @property
+    def frame_sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of all frames that it was trained on."""
         _, sh, sw = self.tokenizer.config.stride
-        return self.gpt.config.grid[1] * sh, self.gpt.config.grid[2] * sw
+        return [(h_lat * sh, w_lat * sw) for h_lat, w_lat in self.gpt.config.frames]
 
     @property
     def window(self) -> int:
@@ -267,7 +272,7 @@ class VideoModel:
         """
         self._check_frames("prompt", prompt)
         if last is not None:
-            self._check_frames("last", last, len(prompt))
+            self._check_frames("last", last, prompt)
         last_frames = 0 if last is None else last.shape[1]
         self.check_lengths(prompt.shape[1], num_frames, last_frames)
         if conditions is not None and len(conditions) != len(prompt):
@@ -298,7 +303,9 @@ class VideoModel:
     def _encoded(self, frames: np.ndarray) -> Tensor:
         """uint8 (B, T, H, W, 3) -> int64 (B, T', H', W'); T may be 0."""
         if not frames.shape[1]:
-            return torch.zeros(len(frames), 0, *self.gpt.config.grid[1:], dtype=torch.int64, device=self.gpt.device)
+            _, sh, sw = self.tokenizer.config.stride
+            B, _, height, width, _ = frames.shape
+            return torch.zeros(B, 0, height // sh, width // sw, dtype=torch.int64, device=self.gpt.device)
         return self.tokenizer.encode(to_video(frames).to(self.gpt.device))
 
     def _encoded_end(self, last: np.ndarray) -> Tensor:
@@ -311,13 +318,13 @@ class VideoModel:
         still = np.repeat(last[:, :1], STILL * step, axis=1)
         return self._encoded(np.concatenate([still, last], axis=1))[:, STILL:]
 
-    def _check_frames(self, name: str, frames: np.ndarray, clips: int | None = None) -> None:
-        fits = frames.ndim == 5 and frames.shape[2:] == (*self.frame_size, 3) and frames.dtype == np.uint8
-        if not fits or len(frames) != (clips or len(frames)):
-            raise ValueError(
-                f"{name} is {frames.dtype} {frames.shape}, expected uint8 ({clips or 'B'}, {name[0].upper()}, "
-                f"{self.frame_size[0]}, {self.frame_size[1]}, 3)"
-            )
+    def _check_frames(self, name: str, frames: np.ndarray, prompt: np.ndarray | None = None) -> None:
+        sizes = self.frame_sizes if prompt is None else [(prompt.shape[2], prompt.shape[3])]
+        clips: int | str = "B" if prompt is None else len(prompt)
+        fits = frames.ndim == 5 and frames.shape[2:4] in sizes and frames.shape[4] == 3 and frames.dtype == np.uint8
+        if not fits or clips not in ("B", len(frames)):
+            expected = " or ".join(f"({clips}, {name[0].upper()}, {height}, {width}, 3)" for height, width in sizes)
+            raise ValueError(f"{name} is {frames.dtype} {frames.shape}, expected uint8 {expected}")
 
     @torch.no_grad()
     def bits_per_token(self, indices: Tensor, conditions: Sequence[ClipConditions]) -> float:

@@ -112,7 +112,8 @@ def cached_states() -> Callable[..., Any]:
     @torch.no_grad()
     def states(gpt: Any, indices: torch.Tensor, conditions: Any, prefill: int, order: Any = None) -> torch.Tensor:
         """Hidden states (B, T'·H'·W', D) of indices (B, T', H', W'), as ``gpt.hidden_states`` gives them."""
-        order, flat, tables = order or gpt.order, indices.flatten(1), gpt.tables()
+        size = indices.shape[2:]
+        order, flat, tables = order or gpt.layout(size).order, indices.flatten(1), gpt.tables(size)
         decoder, told = StaticDecoder(gpt, len(indices), order=order), gpt.conditions(conditions, *indices.shape[:2])
         sequence, at = gpt.sequence(flat[:, order.places[: flat.shape[1]]]), torch.arange(flat.shape[1])
         begin = gpt.embed(sequence, at[: prefill + 1], order, tables, told)

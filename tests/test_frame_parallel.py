@@ -51,7 +51,7 @@ def hidden_at(*places: int, clips: int = 2) -> Hidden:
 def states(
     gpt: VideoGPT, indices: torch.Tensor, conditions: Conditions, hidden: Hidden, order: TokenOrder | None = None
 ) -> torch.Tensor:
-    return frame_states(gpt, indices, conditions, gpt.tables(), order or gpt.order, hidden)
+    return frame_states(gpt, indices, conditions, gpt.tables(), order or gpt.layout().order, hidden)
 
 
 def test_an_index_is_predicted_from_earlier_frames_and_what_is_shown_of_its_own() -> None:
@@ -96,7 +96,7 @@ def test_every_pass_of_the_sampler_equals_the_full_forward(
     prompt = torch.randint(K, (2, 1, 2, 3))
     settings = SamplingSettings(passes=3, guidance=guidance)
     if ahead is None:
-        order, clip = gpt.order, sample_indices(gpt, prompt, 2, settings, [0, 1], conditions)
+        order, clip = gpt.layout().order, sample_indices(gpt, prompt, 2, settings, [0, 1], conditions)
     else:
         order, last = token_order(GRID, 2, 3), torch.randint(K, (2, 1, 2, 3))
         (made,) = sample_latent_frames(gpt, prompt, 1, settings, [0, 1], conditions, last=last)

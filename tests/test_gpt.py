@@ -78,11 +78,11 @@ def test_a_token_tells_its_index_and_the_one_before_the_place_it_predicts() -> N
     indices, tables = torch.randint(K, (1, math.prod(GRID))), gpt.tables()
     told = gpt.conditions(Conditions(), 1, GRID[0])
     at = torch.arange(math.prod(GRID))
-    before = gpt.embed(gpt.sequence(indices), at, gpt.order, tables, told)
+    before = gpt.embed(gpt.sequence(indices), at, gpt.layout().order, tables, told)
     for place in range(math.prod(GRID)):
         changed = indices.clone()
         changed[0, place] = (changed[0, place] + 1) % K
-        after = gpt.embed(gpt.sequence(changed), at, gpt.order, tables, told)
+        after = gpt.embed(gpt.sequence(changed), at, gpt.layout().order, tables, told)
         differs = (after != before).any(dim=-1)[0].nonzero().flatten().tolist()
         # BOS is at 0, so the index is at place + 1, and told to the token before the one a latent frame later.
         assert differs == [n for n in (place + 1, place + frame) if n < math.prod(GRID)]
@@ -246,7 +246,10 @@ def test_a_query_stands_where_the_index_it_predicts_will_stand() -> None:
     prefix, frame = gpt.config.prefix, h_lat * w_lat
     one_step_of_time = rotary_angles(torch.tensor([[1, 0, 0]]))
     for predicted in range(frame, t_lat * frame):
-        query, earlier = gpt.query_angles[prefix + predicted - 1], gpt.key_angles[prefix + predicted - frame]
+        query, earlier = (
+            gpt.layout().query_angles[prefix + predicted - 1],
+            gpt.layout().key_angles[prefix + predicted - frame],
+        )
         torch.testing.assert_close((query - earlier)[None], one_step_of_time, rtol=0, atol=1e-4)
 
 

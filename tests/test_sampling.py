@@ -427,7 +427,7 @@ def test_requests_that_do_not_fit_the_model() -> None:
         sample_indices(gpt, prompt.repeat(1, 4, 1, 1), 1, settings, [0, 1])
     with pytest.raises(ValueError, match="0 new latent frames asked for, expected at least 1"):
         sample_indices(gpt, prompt, 0, settings, [0, 1])
-    with pytest.raises(ValueError, match=r"prompt has shape \(2, 1, 4\), expected \(B, t, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"prompt has shape \(2, 1, 4\), expected .* = \(2, 2\)"):
         sample_indices(gpt, prompt.flatten(2), 1, settings, [0, 1])
     with pytest.raises(ValueError, match="top_k 32 exceeds the codebook of 31"):
         sample_indices(gpt, prompt, 1, SamplingSettings(top_k=32), [0, 1])

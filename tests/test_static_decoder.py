@@ -40,7 +40,7 @@ def test_cached_decoding_equals_the_full_forward(
     gpt, order = random_gpt(depth), token_order(GRID, *ahead)
     indices, labels = torch.randint(K, (2, *GRID)), torch.tensor([0, 2])
     with torch.no_grad():
-        full = gpt.hidden_states(indices, Conditions(labels), gpt.tables(), order)
+        full = gpt.hidden_states(indices, Conditions(labels), gpt.tables(indices.shape[2:]), order)
     assert full.std(dim=1).min() > 0.1
     cached = cached_states(gpt, indices, Conditions(labels), prefill, order)
     torch.testing.assert_close(cached, full, rtol=0, atol=1e-4)
@@ -52,7 +52,7 @@ def test_several_tokens_at_once_and_others_in_their_place_equal_the_full_forward
     gpt = random_gpt(depth=2)
     tokens = torch.randn(2, sum(parts), 128)
     n = tokens.shape[1]
-    full = gpt.backbone(tokens, gpt.query_angles[:n], gpt.key_angles[:n])
+    full = gpt.backbone(tokens, gpt.layout().query_angles[:n], gpt.layout().key_angles[:n])
     decoder, made = StaticDecoder(gpt, 2), []
     for part in tokens.split(parts, dim=1):
         made.append(decoder.forward(part))
@@ -72,7 +72,7 @@ def test_sequences_of_different_lengths_equal_the_full_forward(
         monkeypatch.setattr("tokenreel.transformer.products._packs", lambda dtype: False)
     gpt = random_gpt(depth=2)
     tokens = torch.randn(3, 15, 128)
-    full = gpt.backbone(tokens, gpt.query_angles[:15], gpt.key_angles[:15])
+    full = gpt.backbone(tokens, gpt.layout().query_angles[:15], gpt.layout().key_angles[:15])
     decoder = StaticDecoder(gpt, 3, step=4, precision=precision)
     decoder.forward(tokens[:, :5])
     made = full.clone().index_fill_(1, torch.arange(5, 15), 0)

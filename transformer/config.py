@@ -1,11 +1,11 @@
 """What a video GPT is made of, as plain numbers and names that fit in ``config.json``."""
 
-import math
 from dataclasses import dataclass, field
 from typing import Literal
 
 from tokenreel.transformer.conditions import ConditionConfig
 from tokenreel.transformer.factors import LARGEST_PLAIN, factorize
+from tokenreel.transformer.token_order import FrameGrid
 
 HEAD_DIM = 64
 
@@ -42,7 +42,7 @@ class GPTConfig:
     codebook_size: int
     """K: indices lie in [0, K)."""
     grid: tuple[int, int, int]
-    """Latent grid (T', H', W') of the training window."""
+    """Latent grid (T', H', W') of the training window; with several sizes of frames the largest along each axis."""
     size: GPTSize = field(default_factory=GPTSize)
     """Width, depth, dropout."""
     levels: tuple[int, ...] = ()
@@ -70,10 +70,14 @@ class GPTConfig:
     """Frames per second of the videos it was trained on."""
     tokenizer: str = ""
     """Fingerprint (sha256) of the tokenizer that made the indices."""
+    frames: tuple[FrameGrid, ...] = ()
+    """Sizes (H', W') of the latent frames it is trained on; () is that of the grid alone."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "grid", tuple(self.grid))
         object.__setattr__(self, "levels", tuple(self.levels))
+        frames = tuple((int(h_lat), int(w_lat)) for h_lat, w_lat in self.frames) or (self.grid[1:],)
+        object.__setattr__(self, "frames", frames)
         if isinstance(self.size, dict):
             object.__setattr__(self, "size", GPTSize(**self.size))
         if isinstance(self.conditions, dict):
@@ -86,6 +90,12 @@ class GPTConfig:
             object.__setattr__(self, "factors", 1 if self.codebook_size <= LARGEST_PLAIN else 2)
         if len(self.grid) != 3 or min(self.grid) < 1:
             raise ValueError(f"grid {self.grid}: expected three sizes of at least 1 (T', H', W')")
+        largest = tuple(max(sizes) for sizes in zip(*frames, strict=True))
+        if len(set(frames)) < len(frames) or min(map(min, frames)) < 1 or largest != self.grid[1:]:
+            raise ValueError(
+                f"frames {frames}: expected different sizes of at least 1 (H', W'), the largest of each axis those of "
+                f"grid {self.grid}"
+            )
         if not 0 <= self.context_noise < 1:
             raise ValueError(f"context_noise {self.context_noise}: expected a share in [0, 1), such as 0.2")
         if self.decoding not in ("token", "frame"):
@@ -101,13 +111,8 @@ class GPTConfig:
 
     @property
     def num_indices(self) -> int:
-        """Indices in one window: T'·H'·W'."""
-        return math.prod(self.grid)
-
-    @property
-    def indices_per_frame(self) -> int:
-        """Indices in one latent frame: H'·W'."""
-        return self.grid[1] * self.grid[2]
+        """Indices in one window of the largest latent frames: T'·H'·W'."""
+        return self.grid[0] * max(h_lat * w_lat for h_lat, w_lat in self.frames)
 
     @property
     def prefix(self) -> int:

@@ -49,7 +49,7 @@ class FrameWindow(SlidingWindow):
             kept = sure.argsort(descending=True).argsort() < n - left
             shown = torch.where(known | ~kept, shown, drawn)
         self._sequence[:, begin + 1 : begin + 1 + n] = shown
-        if begin + n < self._gpt.config.num_indices:
+        if begin + n < self._room:
             self._read_frame(begin, told)
         return hidden[:, 0]
 

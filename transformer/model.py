@@ -6,7 +6,7 @@ must predict will stand, which index stood there one latent frame earlier (most 
 and attention need not learn to look it up), and which actions led to the latent frame it belongs to.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -24,9 +24,9 @@ from tokenreel.transformer.factors import factorize
 from tokenreel.transformer.frame_parallel import frame_states, hide_indices
 from tokenreel.transformer.head import FactoredHead, Head, PlainHead
 from tokenreel.transformer.index_table import FactoredTable, IndexTable
-from tokenreel.transformer.positions import rotary_angles, token_positions
+from tokenreel.transformer.layout import Layout, layout_name
 from tokenreel.transformer.pretrained import load_folder, save_folder
-from tokenreel.transformer.token_order import TokenOrder, drawn_order, token_order
+from tokenreel.transformer.token_order import TokenOrder, drawn_order
 
 
 class GPTOutput(NamedTuple):
@@ -56,11 +56,6 @@ class VideoGPT(nn.Module):
     """Autoregressive transformer over the indices of a video tokenizer."""
 
     gains_from_compile = True  # many small elementwise steps, which fuse
-    query_angles: Tensor
-    key_angles: Tensor
-    places: Tensor
-    order_places: Tensor
-    order_earlier: Tensor
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
@@ -77,14 +72,8 @@ class VideoGPT(nn.Module):
         self.noise_embedding = nn.Embedding(1 + NOISE_LEVELS, dim) if config.context_noise else None
         self.backbone = Backbone(config.size)
         self.head = _head(config)
-        positions = token_positions(config.grid, config.prefix)
-        angles = rotary_angles(positions)
-        self.register_buffer("query_angles", angles[1:].clone(), persistent=False)
-        self.register_buffer("key_angles", angles[:-1].clone(), persistent=False)
-        self.register_buffer("places", positions[config.prefix :], persistent=False)
-        order = token_order(config.grid)
-        self.register_buffer("order_places", order.places, persistent=False)
-        self.register_buffer("order_earlier", order.earlier, persistent=False)
+        layouts = {layout_name(frame): Layout((config.grid[0], *frame), config.prefix) for frame in config.frames}
+        self.layouts = nn.ModuleDict(layouts)
         for embedding in (self.row_embedding, self.column_embedding, self.noise_embedding):
             if embedding is not None:
                 nn.init.normal_(embedding.weight, std=STD)
@@ -100,7 +89,7 @@ class VideoGPT(nn.Module):
         """Score every index of a batch of clips.
 
         Args:
-            indices: int64 (B, T', H', W') in [0, K); T' up to the window's, H' and W' the window's.
+            indices: int64 (B, T', H', W') in [0, K); T' up to the window's, H' and W' of a size in ``config.frames``.
             labels: Of :class:`~tokenreel.transformer.conditions.Conditions`, as the two that follow; from
                 ``config.conditions.tensors``. In training mode a share of them is hidden.
             captions: See there.
@@ -108,16 +97,17 @@ class VideoGPT(nn.Module):
             chance: int64 (B, 2), 0 or more, from which all is worked out that training leaves to chance, but for
                 dropout: a number of the step, in every row, and one of each clip. Drawn if None.
         """
-        tables, order = self.tables(), None
+        flat, layout, order = self._flatten(indices), self.layout(indices.shape[2:]), None
+        tables = self.tables(layout.grid[1:])
         if self.training and chance is None:
             chance = drawn_chance(len(indices), self.device)
         if chance is not None and self.training and self.config.infilling and indices.shape[1] == self.config.grid[0]:
-            order = drawn_order(self.config.grid, self.config.infilling, chance[:1, 0])
-        conditions, flat = Conditions(labels, captions, actions), self._flatten(indices)
+            order = drawn_order(layout.grid, self.config.infilling, chance[:1, 0])
+        conditions = Conditions(labels, captions, actions)
         in_frames = self.config.decoding == "frame"
         if in_frames:
             part = hide_indices(indices, chance[:, 1] if chance is not None and self.training else None)
-            hidden = frame_states(self, indices, conditions, tables, order or self.order, part, chance)
+            hidden = frame_states(self, indices, conditions, tables, order or layout.order, part, chance)
         else:
             hidden = self.hidden_states(indices, conditions, tables, order, chance)
         losses, drift = self.head.losses(hidden, flat if order is None else flat[:, order.places[:-1]], tables.head)
@@ -148,38 +138,41 @@ class VideoGPT(nn.Module):
         if self.training and self.config.context_noise:
             chance = drawn_chance(len(indices), self.device) if chance is None else chance
             before, noise = noisy(before, self.config.context_noise, chance[:, 1])
-        order = order or self.order
+        order = order or self.layout(indices.shape[2:]).order
         at = torch.arange(n, device=flat.device)
         sequence = self.sequence(before)
         tokens = torch.cat([told.prefix, self.embed(sequence, at, order, tables, told, noise=noise)], dim=1)
         query_angles, key_angles = self.angles(order, n)
         return self.backbone(tokens, query_angles, key_angles)[:, self.config.prefix - 1 :]
 
-    @property
-    def order(self) -> TokenOrder:
-        """That of time."""
-        return TokenOrder(self.order_places, self.order_earlier)
+    def layout(self, frame: Sequence[int] | None = None) -> Layout:
+        """Where tokens stand, for latent frames of a size (H', W'); None is the first it was trained on.
+
+        Raises:
+            ValueError: If it was not trained on that size.
+        """
+        name = layout_name(self.config.frames[0] if frame is None else (frame[0], frame[1]))
+        if name not in self.layouts:
+            raise ValueError(
+                f"latent frames of {name} indices, expected {' or '.join(self.layouts)}, the sizes this GPT was "
+                "trained on"
+            )
+        layout = self.layouts[name]
+        assert isinstance(layout, Layout)
+        return layout
 
     def angles(self, order: TokenOrder, n: int) -> tuple[Tensor, Tensor]:
         """Rotary angles of queries and keys, (prefix - 1 + n, 32) each, of the first n tokens of the sequence."""
-        before = self.config.prefix - 1
-        queries, keys = self.query_angles[before:], self.key_angles[before + 1 :]
-        if self.config.decoding == "frame":  # a token stands where the index does that it predicts
-            own = torch.cat([self.key_angles[:before], keys[order.places[:n].clamp(max=len(keys) - 1)]])
-            return own, own
-        return (
-            torch.cat([self.query_angles[:before], queries[order.places[:n]]]),
-            torch.cat([self.key_angles[: before + 1], keys[order.places[: n - 1]]]),
-        )
+        return self.layout(order.frame).angles(order, n, own=self.config.decoding == "frame")
 
     @property
     def device(self) -> torch.device:
         """Where its weights are."""
-        return self.places.device
+        return self.row_embedding.weight.device
 
-    def tables(self) -> Tables:
-        """The vectors of all indices under the present weights."""
-        _, row, column = self.places.unbind(-1)
+    def tables(self, frame: Sequence[int] | None = None) -> Tables:
+        """The vectors of all indices under the present weights, and of places in frames as in :meth:`layout`."""
+        _, row, column = self.layout(frame).places.unbind(-1)
         places = self.row_embedding(row) + self.column_embedding(column)
         return Tables(self.index_embedding.rows(), self.earlier_embedding.rows(), places, self.head.read())
 
@@ -218,7 +211,7 @@ class VideoGPT(nn.Module):
         tokens = tokens + self.earlier_embedding.look_up(earlier, tables.earlier) + tables.places[where]
         if told.frames is not None:
             # The last token of a window predicts nothing: what was done behind it is not asked for.
-            frames = self.places[where, 0].clamp(max=told.frames.shape[1] - 1)
+            frames = self.layout(order.frame).places[where, 0].clamp(max=told.frames.shape[1] - 1)
             tokens = tokens + _taken(told.frames, frames)
         if self.noise_embedding is not None:
             level = torch.zeros_like(sequence[:, 0]) if noise is None else noise
@@ -229,10 +222,11 @@ class VideoGPT(nn.Module):
     def _flatten(self, indices: Tensor) -> Tensor:
         """Raster order, after a look at the shape."""
         grid = self.config.grid
-        if indices.ndim != 4 or indices.shape[2:] != grid[1:] or not 1 <= indices.shape[1] <= grid[0]:
+        fits = indices.ndim == 4 and 1 <= indices.shape[1] <= grid[0] and tuple(indices.shape[2:]) in self.config.frames
+        if not fits:
             raise ValueError(
                 f"indices have shape {tuple(indices.shape)}, expected (B, T', H', W') with T' up to {grid[0]} "
-                f"and H', W' = {grid[1:]}; this GPT was trained on that grid"
+                f"and H', W' = {' or '.join(map(str, self.config.frames))}; this GPT was trained on that grid"
             )
         return indices.flatten(1)
 

@@ -86,11 +86,11 @@ def _check(
     live: bool,
     last: Tensor | None,
 ) -> None:
-    grid = gpt.config.grid
-    if prompt.ndim != 4 or prompt.shape[2:] != grid[1:] or prompt.shape[1] > grid[0]:
+    grid, frames = gpt.config.grid, gpt.config.frames
+    if prompt.ndim != 4 or tuple(prompt.shape[2:]) not in frames or prompt.shape[1] > grid[0]:
         raise ValueError(
-            f"prompt has shape {tuple(prompt.shape)}, expected (B, t, {grid[1]}, {grid[2]}) with t up to {grid[0]}, "
-            "the window this GPT was trained on"
+            f"prompt has shape {tuple(prompt.shape)}, expected (B, t, H', W') with t up to {grid[0]} and H', W' = "
+            f"{' or '.join(map(str, frames))}, the window this GPT was trained on"
         )
     if not len(prompt):
         raise ValueError("got no prompts, expected at least one")
@@ -100,7 +100,7 @@ def _check(
         raise ValueError(f"{num_latent_frames} new latent frames asked for, expected at least 1")
     wanted = None if num_latent_frames is None else prompt.shape[1] + num_latent_frames
     if last is not None:
-        wanted = _check_last(gpt, last, len(prompt), wanted, live)
+        wanted = _check_last(gpt, last, prompt, wanted, live)
     if wanted is None or wanted > grid[0]:
         settings.kept(grid[0])
     _check_conditions(conditions or Conditions(), prompt.shape[0], prompt.shape[1] if live else wanted)
@@ -108,12 +108,12 @@ def _check(
     check_guidance(gpt, settings, conditions, live)
 
 
-def _check_last(gpt: VideoGPT, last: Tensor, clips: int, before: int | None, live: bool) -> int:
+def _check_last(gpt: VideoGPT, last: Tensor, prompt: Tensor, before: int | None, live: bool) -> int:
     """Latent frames in all."""
-    grid = gpt.config.grid
-    if last.ndim != 4 or last.shape[2:] != grid[1:] or len(last) != clips or not last.shape[1]:
+    grid, (clips, _, h_lat, w_lat) = gpt.config.grid, prompt.shape
+    if last.ndim != 4 or last.shape[2:] != prompt.shape[2:] or len(last) != clips or not last.shape[1]:
         raise ValueError(
-            f"last has shape {tuple(last.shape)}, expected ({clips}, k, {grid[1]}, {grid[2]}) with k of at least 1"
+            f"last has shape {tuple(last.shape)}, expected ({clips}, k, {h_lat}, {w_lat}) with k of at least 1"
         )
     if not gpt.config.infilling:
         raise ValueError("this GPT was trained without infilling: it cannot make what lies before given frames")

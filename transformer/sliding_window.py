@@ -1,5 +1,6 @@
 """The latent frames in sight of the GPT while a clip grows: within its window, then sliding along with the clip."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -10,7 +11,7 @@ from tokenreel.transformer.conditions import ClipConditions, Conditions
 from tokenreel.transformer.filters import SamplingSettings
 from tokenreel.transformer.model import VideoGPT
 from tokenreel.transformer.static_decoder import StaticDecoder
-from tokenreel.transformer.token_order import TokenOrder, token_order
+from tokenreel.transformer.token_order import token_order
 
 AHEAD = {2: 12, 8: 8}
 """Up to so many clips: so many indices of each at once. With more clips a pass keeps the processor busy anyway."""
@@ -54,24 +55,25 @@ class SlidingWindow:
     ) -> None:
         self._gpt, self._settings = gpt, settings
         self._clips, self._time = prompt.shape[:2]
-        self._frame = gpt.config.indices_per_frame
+        layout = gpt.layout(prompt.shape[2:])
+        self._grid, self._frame = layout.grid, math.prod(layout.grid[1:])
         self._copies = 2 if settings.guided else 1  # guided: rows with conditions, then the same without
-        self._order, known_frames = gpt.order, prompt
+        self._order, known_frames = layout.order, prompt
         if last is not None:
             end, begin = last
-            self._order = token_order(gpt.config.grid, begin, begin + end.shape[1])
-            self._order = TokenOrder(*(part.to(gpt.device) for part in self._order))
+            self._order = token_order(layout.grid, begin, begin + end.shape[1]).to(gpt.device)
             known_frames = torch.cat([end, prompt], dim=1)
         one_by_one = settings.speculative == "off" or gpt.config.decoding == "frame"
         self._ahead = 1 if one_by_one else _at_once(self._clips)
         # BOS, the indices, and room for a draft beyond the last of them.
-        self._sequence = gpt.sequence(prompt.new_zeros(self._clips, gpt.config.num_indices + self._ahead))
+        self._room = math.prod(layout.grid)
+        self._sequence = gpt.sequence(prompt.new_zeros(self._clips, self._room + self._ahead))
         self._length = known_frames[0].numel()
         self._sequence[:, 1 : 1 + self._length] = known_frames.flatten(1)
         rows = self._copies * self._clips
         per_pass = self._frame if gpt.config.decoding == "frame" else self._ahead
         self._decoder = StaticDecoder(gpt, rows, per_pass, settings.precision, self._order)
-        self._tables = gpt.tables()
+        self._tables = gpt.tables(layout.grid[1:])
         self._set_conditions(conditions.to(gpt.device), actions, whole=last is not None)
 
     def _set_conditions(self, known: Conditions, coming: Iterator[Tensor] | None, whole: bool) -> None:
@@ -100,7 +102,7 @@ class SlidingWindow:
         Raises:
             ValueError: If probabilities are not finite, or the actions have ended.
         """
-        if self._length == self._gpt.config.num_indices:
+        if self._length == self._room:
             self._slide()
         told = self._told()
         if not self._decoder.filled:
@@ -114,7 +116,7 @@ class SlidingWindow:
                 f"logits are not finite at index {self._length - 1}; the model's weights are damaged, train it again"
             )
         made = self._sequence[:, 1 + self._length - self._frame : 1 + self._length]
-        return made.reshape(-1, *self._gpt.config.grid[1:]).clone()
+        return made.reshape(-1, *self._grid[1:]).clone()
 
     @property
     def draws(self) -> tuple[int, ...]:
@@ -150,7 +152,7 @@ class SlidingWindow:
         while bool((at < end).any()):
             tokens = at[:, None] + steps
             draft = self._sequence[every, tokens]
-            x = self._embedded(tokens.clamp(max=self._gpt.config.num_indices), told)
+            x = self._embedded(tokens.clamp(max=self._room), told)
             hidden = self._decoder.forward_at(x, self._repeated(at) + before, before + end + n)
             numbers = uniform[every, (tokens - begin).clamp(max=self._frame - 1)]
             drawn = self._drawn(hidden.flatten(0, 1), numbers.flatten(0, 1)).view(-1, n)

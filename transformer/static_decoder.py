@@ -39,7 +39,7 @@ class StaticDecoder:
         batch: Number of sequences B.
         step: Tokens of each sequence that a decode step usually has; the cache has room for so many beyond the window.
         precision: Of the matrices; all else is float32.
-        order: Of the tokens; None is that of time.
+        order: Of the tokens; None is that of time, in the first size of latent frames.
     """
 
     def __init__(
@@ -54,7 +54,8 @@ class StaticDecoder:
         self.layers = [_lay_out(layer, batch * step, precision) for layer in layers]
         self.heads = gpt.config.size.heads
         # Rotary pairs as complex numbers, (N, 2, 1, 32), of queries and of keys: turning is one product.
-        angles = torch.stack(gpt.angles(order or gpt.order, gpt.config.num_indices + 1), dim=1)[:, :, None]
+        order = order or gpt.layout().order
+        angles = torch.stack(gpt.angles(order, len(order.places)), dim=1)[:, :, None]
         angles = torch.cat([angles, angles[-1:].expand(step, -1, -1, -1)])
         self.turn = torch.polar(torch.ones_like(angles), angles)
         shape = (len(self.layers), batch, self.heads, len(angles), HEAD_DIM)

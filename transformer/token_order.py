@@ -11,6 +11,9 @@ from torch import Tensor
 
 from tokenreel.transformer.clip_chance import ORDER, uniform
 
+FrameGrid = tuple[int, int]
+"""H' and W' of latent frames."""
+
 
 class TokenOrder(NamedTuple):
     """Of the N = T'·H'·W' indices of a window. The sequence is BOS, at position 0, then the indices in this order."""
@@ -21,6 +24,12 @@ class TokenOrder(NamedTuple):
     earlier: Tensor
     """int64 (N + 1,): position in the sequence of the index one latent frame before that; 0, BOS, where none is known
     by then."""
+    frame: FrameGrid
+    """Of which size the latent frames are."""
+
+    def to(self, device: torch.device) -> "TokenOrder":
+        """The same on another device."""
+        return TokenOrder(self.places.to(device), self.earlier.to(device), self.frame)
 
 
 def token_order(grid: tuple[int, int, int], first: Tensor | int = 0, stop: Tensor | int = 0) -> TokenOrder:
@@ -42,7 +51,8 @@ def token_order(grid: tuple[int, int, int], first: Tensor | int = 0, stop: Tenso
     earlier = torch.where(known[:, None], 1 + turn[before, None] * per_frame + within, 0)
     places = order[:, None] * per_frame + within
     end = torch.full((1,), t_lat * per_frame, device=device)
-    return TokenOrder(torch.cat([places.flatten(), end]), torch.cat([earlier.flatten(), torch.zeros_like(end)]))
+    earlier = torch.cat([earlier.flatten(), torch.zeros_like(end)])
+    return TokenOrder(torch.cat([places.flatten(), end]), earlier, grid[1:])
 
 
 def drawn_order(grid: tuple[int, int, int], share: float, number: Tensor) -> TokenOrder:
