@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 
 from tokenreel.datasets.atomic_file import atomic_file, temporary_name
@@ -130,8 +131,14 @@ class LocalPlace(Place):
     def sizes(self) -> dict[str, int]:  # noqa: D102
         if not self.folder.is_dir():
             return {}
+        found = {}
         with os.scandir(self.folder) as entries:
-            return {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+            for entry in entries:
+                # Another process may finish a file, which takes its temporary name away.
+                with suppress(FileNotFoundError):
+                    if entry.is_file():
+                        found[entry.name] = entry.stat().st_size
+        return found
 
 
 def open_place(where: "str | Path | Place") -> Place:

@@ -238,7 +238,8 @@ def finish(folder: Path | Place, plan: ShardPlan) -> ShardManifest:
 def _remove_leftovers(folder: Path) -> None:
     for leftover in folder.glob("*.tmp-*"):
         pid = writer_of(leftover.name)
-        if pid is None or not process_lives(pid):  # another process may share the job
+        # Another process may share the job, and whether one of another machine lives is not known here.
+        if pid is not None and not process_lives(pid):
             leftover.unlink(missing_ok=True)
 
 

@@ -30,11 +30,19 @@ MAY_CHANGE = {
 }  # fmt: skip
 ALSO = {
     "train_tokenizer": {"data": "again", "decoder": "pyav", "cache": "elsewhere"},
-    "train_gpt": {"shards": "copy", "tokenizer": "tok", "checkpoint_activations": "", "verify": ""},
+    "train_gpt": {
+        "shards": "copy",
+        "tokenizer": "tok",
+        "checkpoint_activations": "",
+        "verify": "",
+        "skip_bad": "",
+        "cache": "elsewhere",
+        "cache_gib": "1.0",
+    },
 }
 NO_CHANGE = {"run", "resume"}
 # Data is told by what is in it, not by where it lies or how it was chosen.
-TOLD_BY_DATA = {"train_tokenizer": {"curation"}, "train_gpt": set()}
+TOLD_BY_DATA = {"train_tokenizer": {"curation", "part"}, "train_gpt": set()}
 FIXED: dict[str, dict[str, str]] = {
     "train_tokenizer": {
         "model": "--model.width 32",
