@@ -31,15 +31,15 @@ def start_tokenizer(model: VideoTokenizer, folder: Path) -> dict[str, Any]:
     return {"folder": str(folder), "fingerprint": tokenizer_folder.fingerprint(home)}
 
 
-def start_gpt(model: VideoGPT, folder: Path, tokenizer: Path) -> dict[str, Any]:
+def start_gpt(model: VideoGPT, tokenizer: Path, folder: Path) -> dict[str, Any]:
     """Give a GPT the weights of another one; returns what provenance says of that.
 
     The window may have another length.
 
     Args:
         model: What is to train.
-        folder: Run or model folder of the other one.
         tokenizer: Folder of the tokenizer whose indices the model is to be trained on.
+        folder: Run or model folder of the other one.
 
     Raises:
         FileNotFoundError: If there is none.

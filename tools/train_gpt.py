@@ -31,7 +31,7 @@ from tokenreel.training import ranks
 from tokenreel.training.best import Aim
 from tokenreel.training.command_line import command, run_tool
 from tokenreel.training.hardware import peak_memory_mb
-from tokenreel.training.initial_weights import goes_on, parent_of
+from tokenreel.training.initial_weights import started_from
 from tokenreel.training.loop import train
 from tokenreel.training.provenance import provenance
 from tokenreel.training.run_lock import claimed
@@ -153,9 +153,7 @@ class GPTStage:
         encoded = self.model.config.conditions.text_encoder
         self.caption_table = open_captions(config) if encoded else None
         self.order = Order(len(shards), config.batch_size, config.seed, ranks.rank(), ranks.world_size())
-        self.parent = parent_of(config.run)
-        if config.init_from and not goes_on(config.run, config.resume):
-            self.parent = start_gpt(self.model, config.init_from, tokenizer)
+        self.parent = started_from(config, partial(start_gpt, self.model, tokenizer))
 
     def batch(self, step: int) -> dict[str, Tensor]:
         """Clips of a step as indices and conditions, and what is left to chance in them."""

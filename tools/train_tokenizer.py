@@ -36,7 +36,7 @@ from tokenreel.training import ranks
 from tokenreel.training.best import Aim
 from tokenreel.training.command_line import command, run_tool
 from tokenreel.training.hardware import peak_memory_mb
-from tokenreel.training.initial_weights import goes_on, parent_of
+from tokenreel.training.initial_weights import started_from
 from tokenreel.training.loop import train
 from tokenreel.training.provenance import provenance
 from tokenreel.training.run_lock import claimed
@@ -91,9 +91,7 @@ class TokenizerStage:
         self.windows = ClipWindows(store, "train", config.clip_frames)
         self.order = Order(len(self.windows), config.batch_size, config.seed, ranks.rank(), ranks.world_size())
         self.model = TokenizerObjective(VideoTokenizer(config.model), config.loss)
-        self.parent = parent_of(config.run)
-        if config.init_from and not goes_on(config.run, config.resume):
-            self.parent = start_tokenizer(self.model.tokenizer, config.init_from)
+        self.parent = started_from(config, partial(start_tokenizer, self.model.tokenizer))
         if config.train == "decoder":
             self.model.tokenizer.freeze_encoding()
         self.usage = CodebookUsage(config.model.codebook_size)

@@ -1,24 +1,27 @@
 """Weights to start from: those of a finished run or model, with a new optimizer and a new schedule."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from tokenreel.training.checkpoints import latest_checkpoint
+from tokenreel.training.settings import TrainingSettings
 
 
-def goes_on(run: Path, resume: bool) -> bool:
-    """Whether a run has weights of its own already, so that those to start from are not asked for."""
-    return resume and latest_checkpoint(run) is not None
+def started_from(settings: TrainingSettings, start: Callable[[Path], dict[str, Any]]) -> dict[str, Any] | None:
+    """What provenance says of the model that a run starts from, or started from; None if there is none.
 
-
-def parent_of(run: Path) -> dict[str, Any] | None:
-    """What a run's ``config.json`` says of the model that it started from."""
-    path = run / "config.json"
-    return json.loads(path.read_text()).get("parent") if path.is_file() else None
+    Args:
+        settings: Of the run.
+        start: Takes the weights from a folder, and returns what provenance says of it. Not called for a run that goes
+            on: it has weights of its own, and the other model may be gone.
+    """
+    if settings.resume and latest_checkpoint(settings.run) is not None:
+        return json.loads((settings.run / "config.json").read_text()).get("parent")
+    return start(settings.init_from) if settings.init_from else None
 
 
 def refuse_differences(folder: Path, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:

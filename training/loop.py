@@ -8,7 +8,6 @@ among them (:mod:`.ranks`).
 
 import signal
 import warnings
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,16 +16,10 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 
 from tokenreel.training import ranks
+from tokenreel.training.accidents import take_step
 from tokenreel.training.batch_facts import batch_facts
 from tokenreel.training.best import Best
-from tokenreel.training.checkpoints import (
-    Remembering,
-    checkpoint_for,
-    checkpoint_until,
-    go_back_to,
-    latest_checkpoint,
-    load_checkpoint,
-)
+from tokenreel.training.checkpoints import Remembering, checkpoint_for, latest_checkpoint, load_checkpoint
 from tokenreel.training.ema import WeightAverage
 from tokenreel.training.hardware import compiles, peak_memory_mb, pick_device, pick_precision
 from tokenreel.training.interruption import Interruption, Stopped
@@ -36,16 +29,14 @@ from tokenreel.training.prefetch import Batches
 from tokenreel.training.retreat import Retreat
 from tokenreel.training.run_folder import open_run
 from tokenreel.training.run_log import RunLog
+from tokenreel.training.running import Running
 from tokenreel.training.saving import BEST, Saver, released, set_aside_best
 from tokenreel.training.schedule import Schedule
 from tokenreel.training.settings import TrainingSettings
 from tokenreel.training.silent_log import SilentLog
 from tokenreel.training.stage import Evaluation, Stage
-from tokenreel.training.step import AGAIN, Stepper, check_finite
+from tokenreel.training.step import Stepper
 from tokenreel.training.watch import Watch
-
-FIRST_WORDS, MORE_WORDS = 3, 100
-"""Steps not taken that are told one by one; of later ones only so many apart."""
 
 
 def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixed: set[str]) -> None:
@@ -76,7 +67,7 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
                 done += 1
                 with meter.waiting():
                     batch = {name: tensor.to(run.device) for name, tensor in data.take(done - 1).items()}
-                output, norm = _step(run, batch, done)
+                output, norm = take_step(run, batch, done)
                 if run.is_due(settings.log_every, done):
                     _log(run, batch, output, norm, meter, done)
                 del output  # what it holds would be kept through the next step
@@ -97,35 +88,7 @@ def train(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixe
     _tell_the_end(run, done, asked and (stop.asked or signal.SIGTERM))
 
 
-@dataclass
-class _Run:
-    """What a run needs beside its stage's data."""
-
-    stage: Stage
-    settings: TrainingSettings
-    device: torch.device
-    stepper: Stepper
-    schedule: Schedule
-    average: WeightAverage | None
-    retreat: Retreat
-    best: Best
-    watch: Watch
-    saver: Saver
-    first_step: int
-    resumed: str
-    """Where the run goes on, if it does, in words."""
-    log: RunLog = field(init=False)
-
-    def is_due(self, every: int, step: int) -> bool:
-        """Whether something that is done every so many steps, and at the end, is to be done now."""
-        return step % every == 0 or step == self.settings.steps
-
-    def rate(self, step: int) -> float:
-        """Learning rate of a step, from 1."""
-        return self.settings.lr * self.schedule.factor(step - 1) * self.watch.rate_factor
-
-
-def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixed: set[str]) -> _Run:
+def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], fixed: set[str]) -> Running:
     """Open the run folder, put everything on its device, and restore the last checkpoint if asked to."""
     ranks.check_joined()
     # Depthwise kernels have an axis of length 1, whose stride means nothing.
@@ -167,48 +130,10 @@ def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], f
         stage.model.compile(dynamic=False)  # without what gathers gradients around it
     stepper = Stepper(accelerator, model, optimizer, settings.clip_norm, settings.accumulate, stage.accumulating)
     saver = Saver(stage, settings, optimizer, average, retreat, schedule, others, best)
-    return _Run(stage, settings, device, stepper, schedule, average, retreat, best, watch, saver, first, resumed)
+    return Running(stage, settings, device, stepper, schedule, average, retreat, best, watch, saver, first, resumed)
 
 
-def _step(run: _Run, batch: dict[str, Tensor], step: int) -> tuple[Any, Tensor]:
-    """Take a step, or pass over it where numbers are not finite; go back when that does not help."""
-    ranks.seed_draws(run.settings.seed, step - 1)
-    output, norm = run.stepper.take(batch, run.rate(step), lambda *found: run.watch.sound(*ranks.means(*found)))
-    if run.watch.in_a_row == 0:
-        run.stage.observe(output)
-        if run.average is not None:
-            run.average.update(run.stage.model)
-        run.watch.follow(step, *ranks.means(run.stage.error(output)))
-    elif run.watch.skipped <= FIRST_WORDS or run.watch.skipped % MORE_WORDS == 0:
-        found = f"its loss is {output.loss.item():.4g} and its gradient {float(norm):.4g}"
-        run.log.log(step, {"skipped": f"step {step} was not taken, {found} ({run.watch.skipped} such steps so far)"})
-    if why := run.watch.accident():
-        _go_back(run, step, why, output.loss.item(), float(norm))
-    return output, norm
-
-
-def _go_back(run: _Run, step: int, why: str, loss: float, norm: float) -> None:
-    """Bring back the weights of a checkpoint from before an accident, once in a run.
-
-    Raises:
-        ValueError: If that was done before, or there is no checkpoint.
-    """
-    watch, folder = run.watch, checkpoint_until(run.settings.run, run.watch.calm_step)
-    if watch.went_back or folder is None:
-        check_finite(loss, norm, run.stage.model, step, since=step - watch.in_a_row)
-        raise ValueError(f"step {step}: {why}; lower --lr or raise --warmup, and {AGAIN}")
-    go_back_to(folder, run.stage.model, run.stepper.optimizer, run.average)
-    watch.go_back(step)
-    run.log.log(
-        step,
-        {
-            "went_back": f"{why}: the weights go back to those of {folder.name}, and training goes on with the next "
-            "clips at half the learning rate; if it happens again the run ends"
-        },
-    )
-
-
-def _log(run: _Run, batch: dict[str, Tensor], output: Any, norm: Tensor, meter: Meter, step: int) -> None:
+def _log(run: Running, batch: dict[str, Tensor], output: Any, norm: Tensor, meter: Meter, step: int) -> None:
     """Tell of a step what the stage and what the loop knows of it."""
     taken, seconds, wait_share = meter.take(step)
     told: dict[str, float | str] = {"optim/lr": run.rate(step), "optim/grad_norm": float(norm)}
@@ -218,7 +143,7 @@ def _log(run: _Run, batch: dict[str, Tensor], output: Any, norm: Tensor, meter: 
     run.log.log(step, ranks.together({**run.stage.metrics(output, taken, seconds), **batch_facts(batch), **told}))
 
 
-def _evaluate(run: _Run, step: int) -> bool:
+def _evaluate(run: Running, step: int) -> bool:
     """Judge, tell, and keep the present state or go back to the kept one; whether it is the best so far."""
     stage, folder = run.stage, run.settings.run / "samples"
     stage.model.eval()
@@ -251,7 +176,7 @@ def _shown(found: Evaluation, log: RunLog, step: int) -> list[Path]:
         return []
 
 
-def _tell_the_end(run: _Run, done: int, asked: signal.Signals | Literal[False]) -> None:
+def _tell_the_end(run: Running, done: int, asked: signal.Signals | Literal[False]) -> None:
     """Say which model is best and why the run ended early, if it did.
 
     Raises:
