@@ -173,6 +173,12 @@ class ClipWindows:
         before = int(self._ends[video - 1]) if video else 0
         return self.records[video], (int(index) - before) * self.hop
 
+    def places_of_clips(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of every clip the place of its video in ``records``, and its first frame: int64 (clips,) twice."""
+        counts = np.diff(self._ends, prepend=0)
+        begins = np.repeat(self._ends - counts, counts)
+        return np.repeat(np.arange(len(counts)), counts), (np.arange(len(begins)) - begins) * self.hop
+
     def record(self, index: int, later: int = 0) -> dict[str, Any]:
         """What is known about one clip: its video, its place in it, and what the user said about it.
 

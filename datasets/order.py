@@ -3,7 +3,8 @@
 The order is an endless concatenation of seeded permutations, one per epoch. Item ``i`` of step ``s`` has the
 position ``p = s * batch_size + i`` in it and lies in epoch ``p // num_items``: any step is reached without
 replaying the steps before it, and resuming needs one number. ``batch_size`` is global and cut by rank, so a
-run may go on with another number of processes.
+run may go on with another number of processes. Up to 2^22 items an epoch's permutation is listed, of more each
+place is worked out when it is asked for, so that a hundred million cost no time at the start and no memory.
 
     order = Order(num_items=len(shards), batch_size=16, seed=0)
     for step in range(start, steps):
@@ -12,6 +13,10 @@ run may go on with another number of processes.
 
 import numpy as np
 
+from tokenreel.datasets.large_shuffle import LargeShuffle
+
+LARGEST_LISTED = 2**22
+"""Items of which a permutation is sorted in less than a second, and kept in 32 MB."""
 _SEED_LIMIT = 2**32  # above it, numpy would spill the seed into the word that holds the epoch
 _CHANCE = 1  # in a third word, which the seeds of permutations lack
 
@@ -72,7 +77,7 @@ class Order:
         while position < start + share:
             epoch, offset = divmod(position, self.num_items)
             length = min(self.num_items - offset, start + share - position)
-            pieces.append(self._permutation(epoch)[offset : offset + length])
+            pieces.append(self._items(epoch, offset, offset + length))
             position += length
         return np.concatenate(pieces)
 
@@ -89,6 +94,19 @@ class Order:
         own = raw[1 + self.rank * share :][:share]
         return np.stack([np.full_like(own, raw[0]), own], axis=1)
 
+    def times_seen(self, step: int) -> np.ndarray:
+        """How often all ranks together have seen each item after ``step`` steps: int64 (num_items,)."""
+        epochs, offset = divmod(step * self.batch_size, self.num_items)
+        times = np.full(self.num_items, epochs, dtype=np.int64)
+        times[self._items(epochs, 0, offset)] += 1
+        return times
+
+    def _items(self, epoch: int, begin: int, end: int) -> np.ndarray:
+        """Items at some places of an epoch."""
+        if self.num_items <= LARGEST_LISTED:
+            return self._permutation(epoch)[begin:end]
+        return LargeShuffle(self.num_items, [self.seed, epoch]).items(begin, end)
+
     def _permutation(self, epoch: int) -> np.ndarray:
         if epoch not in self._permutations:
             while len(self._permutations) >= 2:  # a batch that straddles epochs needs two
@@ -98,8 +116,3 @@ class Order:
             raw = np.random.PCG64([self.seed, epoch]).random_raw(self.num_items)
             self._permutations[epoch] = np.argsort(raw, kind="stable").astype(np.int64, copy=False)
         return self._permutations[epoch]
-
-
-def exposure(step: int, batch_size: int, num_items: int) -> float:
-    """How often each item has been seen on average after ``step`` steps (in epochs; 0.0 at the start)."""
-    return step * batch_size / num_items

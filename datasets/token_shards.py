@@ -23,6 +23,8 @@ from tokenreel.datasets.shard_table import ShardTable, check_sha256, read_into, 
 USUAL_SPLITS = ("test", "train", "val")
 DOWNLOADS_AT_ONCE = 8
 OPEN_FILES = 256
+MOST_LISTED = 2**20
+"""Clips whose records are read one after the other, in some tens of seconds."""
 
 
 def splits(folder: Path | str | Place) -> list[str]:
@@ -116,6 +118,28 @@ class TokenShards:
     def is_remote(self) -> bool:
         """Whether they lie in a store, and copies on this disk are read."""
         return not isinstance(self.place, LocalPlace)
+
+    def places_of_clips(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Of every clip a number of its video, 0 to videos - 1, and its first frame: int64 (clips,) twice.
+
+        None where finding it out would read too much: of very many clips, and of shards that are not on this disk.
+
+        Raises:
+            ValueError: If a shard is damaged; names the shard and its clips.
+        """
+        if len(self) > MOST_LISTED or not isinstance(self.place, LocalPlace):
+            return None
+        numbers: dict[str, int] = {}
+        videos, starts = np.empty(len(self), np.int64), np.empty(len(self), np.int64)
+        for number in range(len(self)):
+            shard = int(np.searchsorted(self._starts, number, side="right")) - 1
+            file, table = self._opened(shard)
+            block, inside = divmod(number - int(self._starts[shard]), self.manifest.block)
+            last = inside + 1 == self.manifest.block
+            record = table.record(file, number - int(self._starts[shard]), block, last)
+            videos[number] = numbers.setdefault(record["video"], len(numbers))
+            starts[number] = record["start"]
+        return videos, starts
 
     def clip(self, number: int) -> tuple[np.ndarray, dict[str, Any]]:
         """One clip.

@@ -76,6 +76,9 @@ class Stage:
     def evaluate(self, step: int, folder: Path) -> Evaluation:
         return Evaluation({"val/error": self.found.get(step, 1.0)}, self.show)
 
+    def exposures(self, step: int) -> dict[str, float]:
+        return {"per_clip": step / 2}
+
     def export(self, folder: Path, step: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

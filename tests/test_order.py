@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tokenreel.datasets.order import Order, exposure
+from tokenreel.datasets.order import Order
 
 GOLDEN = [3, 2, 1, 8, 6, 0, 7, 4, 5, 9, 7, 4]
 
@@ -74,8 +74,3 @@ def test_impossible_orders_are_refused(arguments: dict[str, int], message: str) 
         Order(**{"num_items": 10, "batch_size": 4, **arguments})
     with pytest.raises(ValueError, match="step is -1"):
         Order(10, 4).batch(-1)
-
-
-def test_exposure_counts_epochs() -> None:
-    assert exposure(step=0, batch_size=16, num_items=64) == 0.0
-    assert exposure(step=10, batch_size=16, num_items=64) == 2.5

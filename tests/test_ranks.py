@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +41,16 @@ SETTINGS = pytest.mark.parametrize("command", [LEARNED, GPT], ids=["tokenizer", 
 NOT_REPEATED = ("speed/", "memory/", "data/repeated_share")
 
 DIES = """
-import os, signal, sys
+import json, os, signal, sys
+from tokenreel.datasets.order import Order
 from tokenreel.tools import {tool} as tool
+batch = Order.batch
+def and_tell(self, step):
+    found = batch(self, step)
+    with open(f"{{sys.argv[-1]}}/seen_{{self.world_size}}_{{self.rank}}", "a") as file:
+        print(json.dumps([step, found.tolist()]), file=file)
+    return found
+Order.batch = and_tell
 observe, steps = tool.{stage}.observe, []
 def and_die(self, output):
     observe(self, output)
@@ -49,7 +58,7 @@ def and_die(self, output):
     if len(steps) == {after} and os.environ.get("RANK", "0") == "{rank}":
         os.kill(os.getpid(), signal.SIGKILL)
 tool.{stage}.observe = and_die
-tool.main(sys.argv[1:])
+tool.main(sys.argv[1:-1])
 """
 STAGES = {"train_tokenizer": "TokenizerStage", "train_gpt": "GPTStage"}
 
@@ -88,7 +97,7 @@ def run(world: int, command: str, home: Path, script: Path | None = None) -> lis
 
 
 def dying(command: str, rank: int, after: int, home: Path) -> Path:
-    """A script that trains until a rank is killed after so many steps."""
+    """A script that trains until a rank is killed after so many steps, and tells in a folder what each rank sees."""
     tool = command.split()[0]
     path = home / f"dies_{tool}_{rank}_{after}.py"
     path.write_text(DIES.format(tool=tool, stage=STAGES[tool], rank=rank, after=after))
@@ -163,17 +172,28 @@ def test_ranks_learn_the_same_of_every_kind(command: str, home: Path, tmp_path: 
 def test_a_run_goes_from_two_ranks_to_one_to_four(command: str, home: Path, tmp_path: Path) -> None:
     name = command.split()[0]
     command = f"{command} --checkpoint-every 4 --run {tmp_path / 'elastic'} --resume"
-    two = run(2, command, home, dying(command, rank=1, after=7, home=tmp_path))
+    two = run(2, f"{command} {tmp_path}", home, dying(command, rank=1, after=7, home=tmp_path))
     assert two[1][0] == -signal.SIGKILL and two[0][0] == 1
     assert "got no answer from another process, which has ended or hangs" in two[0][2], two[0][2]
     assert two[0][2].rstrip().endswith("as there are") and "--resume" in two[0][2]
     assert "another process" in json.loads((tmp_path / "elastic/metrics.jsonl").read_text().splitlines()[-1])["error"]
-    ((status, said, _),) = run(1, command, home, dying(command, rank=0, after=9, home=tmp_path))
+    ((status, said, _),) = run(1, f"{command} {tmp_path}", home, dying(command, rank=0, after=9, home=tmp_path))
     assert status == -signal.SIGKILL and "resumed at step 4 of 20" in said
-    four = run(4, command, home)
+    four = run(4, f"{command} {tmp_path}", home, dying(command, rank=0, after=99, home=tmp_path))
     assert [status for status, _, _ in four] == [0] * 4, four
     assert "resumed at step 12 of 20" in four[0][1]
     assert_same(home / f"alone_{name}", tmp_path / "elastic")
+    seen: Counter[int] = Counter()
+    for world, steps in ((2, range(4)), (1, range(4, 12)), (4, range(12, 20))):
+        for rank in range(world):
+            lines = map(json.loads, (tmp_path / f"seen_{world}_{rank}").read_text().splitlines())
+            by_step = {step: clips for step, clips in lines if step in steps}
+            assert by_step.keys() == set(steps) and all(len(clips) == 8 // world for clips in by_step.values())
+            seen.update(clip for clips in by_step.values() for clip in clips)
+    assert max(seen.values()) - min(seen.values()) == 1 and sum(seen.values()) == STEPS * 8
+    made = json.loads((tmp_path / "elastic/checkpoints/step_000020/meta.json").read_text())["exposures"]
+    assert (made["per_clip_min"], made["per_clip_max"]) == (min(seen.values()), max(seen.values()))
+    assert Order(len(seen), 8, seed=0).times_seen(STEPS).tolist() == [seen[clip] for clip in range(len(seen))]
 
 
 @pytest.mark.slow

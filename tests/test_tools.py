@@ -15,7 +15,7 @@ from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.tokenizer import fingerprint
 from tokenreel.tools import evaluate, make_world, sample, tokenize_dataset, train_gpt, train_tokenizer
-from tokenreel.transformer import ConditionConfig, GPTSize, VideoGPT
+from tokenreel.transformer import ConditionConfig, VideoGPT
 
 TOOLS = {
     "make_world": make_world,
@@ -81,6 +81,12 @@ def test_a_run_folder_holds_what_the_design_says(run: str) -> None:
     made = json.loads(Path(run, "model", "provenance.json").read_text())
     assert made["step"] == 8 and made["versions"]["torch"] and made["data"]["clip_store"].startswith("clips/world-")
     assert made["exposures_per_video"] == pytest.approx(8 * 3 / 6)
+    assert (
+        made["exposures_per_video_min"] <= made["exposures_per_video_median"] <= made["exposures_per_video_max"] <= 24
+    )
+    told = json.loads(Path(run, "checkpoints", "step_000008", "meta.json").read_text())["exposures"]
+    assert {f"exposures_{name}": value for name, value in told.items()}.items() <= made.items()
+    assert lines[-1]["data/exposures_through_median"] == told["through_median"] > 0
     shown = {"tok": "reconstruction", "gpt": "continuation"}[run]
     expected = {f"{shown}_{step:06d}.{kind}" for step in (4, 8) for kind in ("png", "mp4")}
     assert {path.name for path in Path(run, "samples").iterdir()} == expected
@@ -240,14 +246,6 @@ def test_captions_and_requests_condition_samples(tmp_path: Path) -> None:
     call(f"{SAMPLE} --prompts {path} --out {tmp_path}/many --guidance 1.5")
     assert shape_of(tmp_path / "many/sample_000.gif")[0] == 8
     assert shape_of(tmp_path / "many/sample_001.mp4")[0] == 16
-
-
-def test_a_run_long_for_its_data_is_advised(capsys: pytest.CaptureFixture[str]) -> None:
-    for steps, dropout, advised in ((16, 0, False), (17, 0, True), (17, 0.1, False)):
-        config = train_gpt.Config(steps=steps, batch_size=3, model=GPTSize(dropout=dropout))
-        train_gpt._advise(config, clips=18, clips_per_frame=3.6)
-        said = capsys.readouterr().out
-        assert ("each frame will be seen 10 times" in said) == advised and (advised or not said)
 
 
 def test_what_the_shards_say_of_a_clip_is_told_in_training() -> None:

@@ -42,6 +42,7 @@ TITLES = {
     "memory/peak_mb": "peak memory (MiB)",
     "data/exposures_per_clip": "times each clip was drawn",
     "data/exposures_per_video": "clips drawn from each video",
+    "data/exposures_through": "times each video was seen through",
     "data/min": "smallest value of a pixel in a batch",
     "data/max": "largest value of a pixel in a batch",
     "data/duplicate_videos_share": "share of videos that are copies of others",
@@ -178,6 +179,8 @@ def _judges(name: str) -> bool:
 
 def _quantity(name: str) -> str:
     stage, _, rest = name.partition("/")
+    if rest.startswith("exposures_"):  # the mean, the fewest, the median and the most
+        name = name.removesuffix("_min").removesuffix("_median").removesuffix("_max")
     return _title(name) if stage not in ("train", "val") else TITLES.get(rest, rest.replace("_", " "))
 
 

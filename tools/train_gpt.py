@@ -10,7 +10,7 @@ continued into a video (samples/). The run folder's model/ carries a copy of the
 import math
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenreel.datasets.order import Order, exposure
+from tokenreel.datasets.exposure import ExposureLedger
+from tokenreel.datasets.order import Order
 from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.evaluation.film_strip import side_by_side, write_film_strip
@@ -30,6 +31,7 @@ from tokenreel.tools.parents import start_gpt
 from tokenreel.training import ranks
 from tokenreel.training.best import Aim
 from tokenreel.training.command_line import command, run_tool
+from tokenreel.training.exposure_advice import crossed, forecast
 from tokenreel.training.hardware import peak_memory_mb
 from tokenreel.training.initial_weights import started_from
 from tokenreel.training.loop import train
@@ -53,9 +55,6 @@ from tokenreel.transformer.conditions import KINDS
 from tokenreel.transformer.pretrained import FORMAT_VERSION
 
 VALIDATION_CLIPS = 256
-MANY_EXPOSURES = 10
-"""Times that a frame is seen above which a run without dropout is told of it: on the world `paddle` validation was
-best at 7 and bad at 20."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,15 +189,25 @@ class GPTStage:
         bits = float(ranks.gathered([sum(losses)]).sum()) / count / math.log(2)
         manifest = self.shards.manifest
         pixels = math.prod((manifest.clip_frames, *manifest.frame_size))
-        metrics = {
+        metrics: dict[str, float | str] = {
             "val/bits_per_token": bits,
             "val/bits_per_pixel": bits * self.model.config.num_indices / pixels,
-            "data/exposures_per_clip": exposure(step, self.config.batch_size, len(self.shards)),
-            "data/exposures_per_video": exposure(step, self.config.batch_size, self.shards.num_videos),
+            **self._exposed(step),
             **{f"tokenizer/{name}": value for name, value in read_judgement(self.tokenizer_folder).items()},
         }
         shown = chosen[:: max(1, count // max(1, self.config.samples))][: self.config.samples]
         return Evaluation(metrics, partial(self._show, shown, step, folder))
+
+    def exposures(self, step: int) -> dict[str, float]:
+        """How often clips and videos have been seen after so many steps."""
+        return self.ledger.told(step)
+
+    @cached_property
+    def ledger(self) -> ExposureLedger:
+        """Of the training clips; opened when it is needed, since it reads the records of all shards."""
+        manifest = self.shards.manifest
+        places, videos = self.shards.places_of_clips(), self.shards.num_videos
+        return ExposureLedger(self.order, videos, manifest.clip_frames, manifest.hop, places)
 
     def export(self, folder: Path, step: int) -> None:
         """Save the model folder with its tokenizer and where it comes from."""
@@ -207,8 +216,7 @@ class GPTStage:
             provenance(
                 step=step,
                 seed=self.config.seed,
-                exposures_per_clip=exposure(step, self.config.batch_size, len(self.shards)),
-                exposures_per_video=exposure(step, self.config.batch_size, self.shards.num_videos),
+                **{f"exposures_{name}": value for name, value in self.exposures(step).items()},
                 peak_memory_mb=peak_memory_mb(self.model.device),
                 shards={"folder": self.config.shards, "clips": len(self.shards)},
                 data=self.shards.manifest.source.get("data"),
@@ -223,6 +231,16 @@ class GPTStage:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """There is nothing to take up."""
+
+    def _exposed(self, step: int) -> dict[str, float | str]:
+        """What to log of exposures: numbers, and words where a level was passed; of the first rank alone."""
+        if not ranks.is_first():
+            return {}
+        now, every = self.exposures(step), self.config.evaluate_every
+        before = self.exposures((step - 1) // every * every)["through"]
+        words = crossed(now["through"], before, *_cure(self.config))
+        told: dict[str, float | str] = {f"data/exposures_{name}": value for name, value in now.items()}
+        return told | ({"exposures": words} if words else {})
 
     def _inputs(self, shards: TokenShards, clips: np.ndarray) -> dict[str, Tensor]:
         indices, records = shards.batch(clips)
@@ -255,14 +273,9 @@ class GPTStage:
         return [video, picture]
 
 
-def _advise(config: Config, clips: int, clips_per_frame: float) -> None:
-    """Say when a run is so long for its data that it may learn it by heart."""
-    times = exposure(config.steps, config.batch_size, clips) * clips_per_frame
-    if times > MANY_EXPOSURES and not config.model.dropout:
-        ranks.say(
-            f"each frame will be seen {times:.0f} times: watch whether val/bits_per_token rises again, and try more "
-            "videos, fewer steps, or --model.dropout 0.1"
-        )
+def _cure(config: Config) -> tuple[str, str]:
+    """The figure that shows when clips are learned by heart, and what helps against it."""
+    return "val/bits_per_token", "a smaller --preset" if config.model.dropout else "--model.dropout 0.1"
 
 
 def train_gpt(config: Config) -> None:
@@ -286,8 +299,8 @@ def _train(config: Config) -> None:
     resolved: dict[str, Any] = {**asdict(replace(config, resume=False)), "made_of": {**made_of, **manifest.source}}
     resolved["parent"] = stage.parent
     ranks.say(told(stage.model.config.conditions, config.conditions))
-    passes = manifest.source.get("augmentation", {}).get("passes", 1)
-    _advise(config, len(shards), manifest.clip_frames / manifest.hop * passes)
+    if ranks.is_first() and (words := forecast(stage.exposures(config.steps)["through"], *_cure(config))):
+        print(words)
     train(stage, config, resolved, FIXED)
 
 

@@ -11,7 +11,7 @@ reconstructed validation clips (samples/) and checkpoints; --resume goes on from
 import math
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,8 @@ from torch import Tensor
 
 from tokenreel.datasets.clip_store import ClipStore, ClipWindows
 from tokenreel.datasets.data_source import DataSettings, held_out_windows, open_data
-from tokenreel.datasets.order import Order, exposure
+from tokenreel.datasets.exposure import ExposureLedger
+from tokenreel.datasets.order import Order
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.evaluation.fidelity import motion_kept, psnr
 from tokenreel.evaluation.film_strip import side_by_side, write_film_strip
@@ -30,11 +31,12 @@ from tokenreel.tokenizer.frames import to_frames, to_video
 from tokenreel.tokenizer.health import codebook_alarm
 from tokenreel.tokenizer.objective import ObjectiveOutput, TokenizerObjective
 from tokenreel.tokenizer.perceptual import SMALLEST_IMAGE
-from tokenreel.tokenizer.process_group import gathered
+from tokenreel.tokenizer.process_group import gathered, summed
 from tokenreel.tools.parents import start_tokenizer
 from tokenreel.training import ranks
 from tokenreel.training.best import Aim
 from tokenreel.training.command_line import command, run_tool
+from tokenreel.training.exposure_advice import crossed, forecast
 from tokenreel.training.hardware import peak_memory_mb
 from tokenreel.training.initial_weights import started_from
 from tokenreel.training.loop import train
@@ -145,6 +147,7 @@ class TokenizerStage:
             indices = tokenizer.encode(to_video(mine[begin : begin + at_once]).to(device))
             usage.update(indices)
             pieces.append(to_frames(tokenizer.decode(indices)))
+        usage.counts = summed(usage.counts.to(device))
         rows = torch.from_numpy(np.concatenate(pieces)).flatten(1).to(device)
         frames = gathered(rows).cpu().numpy().reshape(self.truth.shape)
         found = float(psnr(frames, self.truth).clip(max=100).mean())
@@ -152,12 +155,26 @@ class TokenizerStage:
         self.judged = {name: value for name, value in self.judged.items() if math.isfinite(value)}
         metrics: dict[str, float | str] = {f"val/{name}": value for name, value in self.judged.items()}
         metrics |= {"val/perplexity": usage.perplexity, **self._data_facts(step)}
+        before = self.exposures((step - 1) // self.config.evaluate_every * self.config.evaluate_every)
+        if words := crossed(self.exposures(step)["through"], before["through"], *_cure(self.config)):
+            metrics["exposures"] = words
         if alarm := codebook_alarm(self.config.model, self.usage, step):
             metrics["alarm"] = alarm
         verdict, told = self.model.judge(found, step / self.config.steps)
         if told is not None:
             metrics["warning" if verdict == "go back" else "note"] = told
         return Evaluation(metrics, partial(self._show, frames, step, folder), verdict)
+
+    def exposures(self, step: int) -> dict[str, float]:
+        """How often clips and videos have been seen after so many steps."""
+        return self.ledger.told(step)
+
+    @cached_property
+    def ledger(self) -> ExposureLedger:
+        """Of the training clips."""
+        windows = self.windows
+        places, videos = windows.places_of_clips(), len(windows.records)
+        return ExposureLedger(self.order, videos, windows.clip_frames, windows.hop, places)
 
     def export(self, folder: Path, step: int) -> None:
         """Save the model folder with where it comes from."""
@@ -190,8 +207,7 @@ class TokenizerStage:
         videos = len(self.windows.records)
         copies = sum("duplicate_of" in record.flags for record in self.windows.records)
         return {
-            "data/exposures_per_clip": exposure(step, self.config.batch_size, len(self.windows)),
-            "data/exposures_per_video": step * self.config.batch_size / videos,
+            **{f"data/exposures_{name}": value for name, value in self.exposures(step).items()},
             "data/duplicate_videos_share": copies / videos,
         }
 
@@ -214,6 +230,13 @@ def _flipped(video: Tensor, mirror: np.ndarray) -> Tensor:
     except (ImportError, RuntimeError) as error:  # a CUDA torchvision beside a CPU-only torch
         raise ValueError(f"--augment flip needs a torchvision that fits this torch ({error}); reinstall both") from None
     return torch.stack([horizontal_flip(clip) if flip else clip for clip, flip in zip(video, mirror, strict=True)])
+
+
+def _cure(config: Config) -> tuple[str, str]:
+    """The figure that shows when clips are learned by heart, and what helps against it."""
+    return "val/psnr", "--augment flip where videos could as well be mirrored" if config.augment == "none" else (
+        "a smaller --preset"
+    )
 
 
 def _check_losses(config: Config) -> None:
@@ -265,6 +288,8 @@ def _train(config: Config) -> None:
     stage = TokenizerStage(config, store)
     if stage.windows.skipped:
         ranks.say(f"{len(stage.windows.skipped)} videos are shorter than {config.clip_frames} frames and are left out")
+    if words := forecast(stage.exposures(config.steps)["through"], *_cure(config)):
+        ranks.say(words)
     resolved = {**asdict(replace(config, resume=False)), "videos": stage.store.fingerprint}
     resolved["parent"] = stage.parent
     train(stage, config, resolved, FIXED)

@@ -2,7 +2,7 @@
 
 ``checkpoints/step_000500/`` holds ``weights.safetensors`` (what trains), ``state.pt`` (optimizer, weight
 average, random states, the state to go back to, and what else has a memory) and ``meta.json`` (step, schedule,
-format). A checkpoint under its final name is whole, whenever the process is killed.
+exposures, format). A checkpoint under its final name is whole, whenever the process is killed.
 """
 
 import json
@@ -49,6 +49,7 @@ def save_checkpoint(
     others: Mapping[str, Remembering] | None = None,
     keep: int = KEEP,
     also: Iterable[int] = (),
+    exposures: Mapping[str, float] | None = None,
 ) -> Path:
     """Save everything needed to go on after ``step`` steps, and remove older checkpoints.
 
@@ -74,7 +75,7 @@ def save_checkpoint(
         }
         torch.save(state, building / "state.pt")
         followed = None if schedule is None else asdict(schedule)
-        meta = {"format_version": FORMAT_VERSION, "step": step, "schedule": followed}
+        meta = {"format_version": FORMAT_VERSION, "step": step, "schedule": followed, "exposures": exposures}
         (building / "meta.json").write_text(json.dumps(meta) + "\n")
         _sync(building)
         _remove(folder)

@@ -131,7 +131,8 @@ def _keep_until(metrics: Path, step: int) -> list[Record]:
 
 def _worth_a_look(name: str) -> bool:
     """Whether a metric is for a person's eyes; the doctor alone looks at the others."""
-    return name.startswith("data/exposures") or not name.startswith(("data/", "tokenizer/"))
+    told = ("data/exposures_per_clip", "data/exposures_per_video")
+    return name in told or not name.startswith(("data/", "tokenizer/"))
 
 
 def _within(numbers: Mapping[str, float], width: int) -> str:

@@ -75,6 +75,7 @@ class Saver:
                 self.others,
                 settings.keep,
                 {self.best.step},
+                self.stage.exposures(step),
             )
         except OSError as error:
             if must:

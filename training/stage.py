@@ -55,6 +55,9 @@ class Stage(Protocol):
     def evaluate(self, step: int, folder: Path) -> Evaluation:
         """Judge the model on validation data, all ranks together; pictures and videos of it belong into ``folder``."""
 
+    def exposures(self, step: int) -> Mapping[str, float]:
+        """How often clips and videos have been seen after so many steps; asked of the first rank alone."""
+
     def export(self, folder: Path, step: int) -> None:
         """Save the model in its folder form, with its provenance; asked of the first rank alone."""
 
