@@ -2,6 +2,9 @@
 
 import numpy as np
 
+MOST_DECIBELS = 100.0
+"""What equal frames count as where a mean is taken."""
+
 
 def psnr(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Peak signal-to-noise ratio per clip.
@@ -41,11 +44,22 @@ def motion_kept(frames: np.ndarray, truth: np.ndarray) -> float:
     Raises:
         ValueError: If the shapes differ.
     """
+    error, total = movement_errors(frames, truth).sum(axis=0)
+    return float(1.0 - error / total) if total else float("nan")
+
+
+def movement_errors(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Squared error of the changes from frame to frame, and squared true changes, of each clip: float64 (B, 2)."""
     if frames.shape != truth.shape or frames.ndim != 5:
         raise ValueError(f"frames have shapes {frames.shape} and {truth.shape}, expected one shape (B, T, H, W, 3)")
-    error = total = 0.0
-    for clip, right in zip(frames, truth, strict=True):  # one at a time: the changes are floats
+    sums = np.zeros((len(frames), 2))
+    for row, clip, right in zip(sums, frames, truth, strict=True):  # one at a time: the changes are floats
         moved, should = (np.diff(part.astype(np.float32), axis=0) for part in (clip, right))
-        error += float(np.square(moved - should).sum(dtype=np.float64))
-        total += float(np.square(should).sum(dtype=np.float64))
-    return 1.0 - error / total if total else float("nan")
+        row[:] = [np.square(part).sum(dtype=np.float64) for part in (moved - should, should)]
+    return sums
+
+
+def frame_psnr(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """PSNR of each frame, float64 (B, T); equal frames count as 100 dB, so that a mean can be taken."""
+    each = [psnr(frames[:, [t]], truth[:, [t]]) for t in range(truth.shape[1])]
+    return np.minimum(np.stack(each, axis=1), MOST_DECIBELS)

@@ -326,12 +326,19 @@ class VideoModel:
             expected = " or ".join(f"({clips}, {name[0].upper()}, {height}, {width}, 3)" for height, width in sizes)
             raise ValueError(f"{name} is {frames.dtype} {frames.shape}, expected uint8 {expected}")
 
-    @torch.no_grad()
     def bits_per_token(self, indices: Tensor, conditions: Sequence[ClipConditions]) -> float:
         """Cross-entropy of clips that were encoded, int64 (B, T', H', W'), each under what is said of it."""
-        nats, told = 0.0, self.conditions.tensors(conditions, indices.shape[1])
+        return float(self.bits_of_clips(indices, conditions).mean())
+
+    @torch.no_grad()
+    def bits_of_clips(self, indices: Tensor, conditions: Sequence[ClipConditions]) -> np.ndarray:
+        """The same of each clip alone, float64 (B,).
+
+        Of a model with ``decoding`` "frame" their mean alone means something.
+        """
+        bits, told = [], self.conditions.tensors(conditions, indices.shape[1])
         for begin in range(0, len(indices), CLIPS_AT_ONCE):
             part = indices[begin : begin + CLIPS_AT_ONCE].to(self.gpt.device)
             said = told.rows(begin, begin + CLIPS_AT_ONCE).to(part.device)
-            nats += self.gpt(part, *said).loss.item() * len(part)
-        return nats / len(indices) / math.log(2)
+            bits.append(self.gpt(part, *said).losses.flatten(1).double().mean(dim=1).cpu().numpy())
+        return np.concatenate(bits) / math.log(2)

@@ -13,6 +13,7 @@ from PIL import Image
 from tokenreel.datasets.decoding import FrameStream, load_video
 from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.datasets.video_writer import write_video
+from tokenreel.evaluation.card import Card
 from tokenreel.tokenizer import fingerprint
 from tokenreel.tools import evaluate, make_world, sample, tokenize_dataset, train_gpt, train_tokenizer
 from tokenreel.transformer import ConditionConfig, VideoGPT
@@ -359,7 +360,8 @@ def test_evaluation_reports_every_figure(tmp_path: Path, capsys: pytest.CaptureF
     assert result["sampling_tokens_per_s"] > 0
     assert all(0 < megabytes < 4096 for megabytes in result["peak_memory_mb"].values())
     errors = result["position_error_px"]
-    assert errors.keys() == result["psnr_db"].keys() == {"model", "tokenizer_alone", "copy_last_frame"}
+    names = {"model", "tokenizer_alone", "copy_last_frame", "repeat_last_motion"}
+    assert errors.keys() == result["psnr_db"].keys() == names
     assert result["model"] == "gpt" and all(len(values) == 12 for values in result["psnr_db"].values())
     assert all(len(values) == 12 for values in errors.values())
     sidecars = [json.loads(path.read_text()) for path in sorted(Path("world/val").glob("*.json"))]
@@ -367,7 +369,53 @@ def test_evaluation_reports_every_figure(tmp_path: Path, capsys: pytest.CaptureF
     drift = np.mean([np.abs(truth[4:16] - truth[3]).mean(axis=(1, 2)) for truth in places], axis=0)
     np.testing.assert_allclose(errors["copy_last_frame"], drift, atol=0.5)
     said = capsys.readouterr().out
-    assert "tokenizer PSNR" in said and "mean of first 4" in said and "evaluation.json" in said
+    assert "sampling tokens/s" in said and "mean of first 4" in said and "evaluation.json" in said
+    card = Card.read(tmp_path)
+    figures = {(figure.group, figure.name): figure for figure in card.figures}
+    assert {group for group, _ in figures} == {"fidelity", "prediction", "distribution", "motion"}
+    assert figures["fidelity", "PSNR"].value == pytest.approx(result["tokenizer_psnr_db"], rel=1e-4)
+    assert figures["prediction", "PSNR"].by_frame["model"] == pytest.approx(result["psnr_db"]["model"], abs=1e-3)
+    best = figures["prediction", "PSNR, best of 4"]
+    assert best.value >= figures["prediction", "PSNR"].value
+    yardsticks = {"tokenizer alone", "copy of the last frame", "last motion repeated", "real clips"}
+    assert figures["distribution", "Fréchet distance, builtin-1"].floors.keys() == yardsticks
+    assert figures["motion", "flicker, real clips are 1"].floors["copy of the last frame"] == 0
+    page = (tmp_path / "evaluation.html").read_text()
+    assert card.protocol_id in page and page.count("data:image/png;base64") == 2 and "<svg" in page
+
+
+def test_cards_are_compared_only_if_they_were_made_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    once = f"{EVALUATE} --best-of 1"
+    for name, options in (("a", ""), ("b", "--seed 5 --temperature 0.5"), ("c", "--prompt-frames 8")):
+        call(f"{once} {options} --out {tmp_path}/{name}")
+    capsys.readouterr()
+    call(f"evaluate --compare {tmp_path}/a {tmp_path}/b/card.json")
+    said = capsys.readouterr().out
+    assert "first: " in said and "prediction" in said and "PSNR (dB) ↑" in said
+    with pytest.raises(SystemExit):
+        call(f"evaluate --compare {tmp_path}/a {tmp_path}/c")
+    assert "unlike protocols: prompt_frames is 4 and 8" in capsys.readouterr().err
+
+
+def test_videos_that_anything_made_are_judged_by_real_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = f"evaluate --cache clips --device cpu --size 32 --out {tmp_path} --frames world/val --against world/train"
+    call(f"{command} --clip-frames 8 --clips 6 --paired")
+    card = Card.read(tmp_path)
+    assert card.protocol["clips"] == 6 and card.protocol["reference_clips"] == 6
+    assert {figure.group for figure in card.figures} == {"fidelity", "distribution", "motion"}
+    real = {figure.name: figure.floors.get("real clips") for figure in card.figures}
+    assert real["Fréchet distance, builtin-1"] is not None
+    for options, said in (
+        ("--clip-frames 32", "the longest video of world/val has 24 frames, expected 32; lower --clip-frames"),
+        ("--clip-frames 24 --clips 1", "1 clips in world/val and 2 in world/train, expected at least 2 and 4"),
+        ("--features nothing.pt", "no file nothing.pt, expected a TorchScript file"),
+    ):
+        with pytest.raises(SystemExit):
+            call(f"{command} {options}")
+        assert said in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        call("evaluate --frames world/val")
+    assert "--frames and --against: expected both or neither" in capsys.readouterr().err
 
 
 # the user's own videos

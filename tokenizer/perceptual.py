@@ -52,15 +52,20 @@ class PerceptualDistance(nn.Module):
                 self._keep(f"head{stage}", heads, f"lin{stage}.model.1.weight", "LPIPS's heads for VGG (vgg.pth)")
 
     @classmethod
-    def load(cls, weights: Path | None, heads: Path | None) -> Self:
+    def load(cls, weights: Path | None, heads: Path | None, option: str = "--loss.perceptual") -> Self:
         """From files, or from what torchvision fetches on first use.
+
+        Args:
+            weights: File of VGG16's; None fetches them.
+            heads: File of LPIPS's heads for VGG, or None.
+            option: How the user's options for both begin; they end in ``-weights`` and ``-heads``.
 
         Raises:
             FileNotFoundError: If a file is missing.
             ValueError: If a file is something else, or the weights cannot be fetched.
         """
-        vgg = _fetched() if weights is None else _read(weights, "--loss.perceptual-weights")
-        return cls(vgg, None if heads is None else _read(heads, "--loss.perceptual-heads"))
+        vgg = _fetched(option) if weights is None else _read(weights, f"{option}-weights")
+        return cls(vgg, None if heads is None else _read(heads, f"{option}-heads"))
 
     def forward(self, images: Tensor, others: Tensor) -> Tensor:
         """Images float (N, 3, H, W) in [-1, 1], H and W at least 16, twice -> distances (N,).
@@ -124,14 +129,14 @@ def _read(path: Path, option: str) -> Mapping[str, Tensor]:
     return state
 
 
-def _fetched() -> Mapping[str, Tensor]:
+def _fetched(option: str) -> Mapping[str, Tensor]:
     """The weights that torchvision publishes, downloaded once into torch's cache."""
     try:
         from torchvision.models import VGG16_Weights
     except (ImportError, RuntimeError) as error:  # a CUDA torchvision beside a CPU-only torch
         raise ValueError(
-            f"the perceptual loss fetches its weights with torchvision, which does not fit this torch ({error}); "
-            "reinstall both, or pass VGG16's weights as --loss.perceptual-weights FILE"
+            f"LPIPS fetches its weights with torchvision, which does not fit this torch ({error}); "
+            f"reinstall both, or pass VGG16's weights as {option}-weights FILE"
         ) from None
     source = VGG16_Weights.IMAGENET1K_V1
     try:
@@ -139,5 +144,5 @@ def _fetched() -> Mapping[str, Tensor]:
     except (OSError, RuntimeError) as error:  # no network, or a download cut short
         raise ValueError(
             f"VGG16's weights cannot be fetched ({error}); download {source.url} elsewhere and put it into "
-            f"{Path(torch.hub.get_dir()) / 'checkpoints'}, or pass it as --loss.perceptual-weights FILE"
+            f"{Path(torch.hub.get_dir()) / 'checkpoints'}, or pass it as {option}-weights FILE"
         ) from None
