@@ -1,7 +1,7 @@
 """What a prediction must beat: forecasts that know nothing but the prompt.
 
 * Copy of the last frame: nothing moves any more.
-* The last motion repeated: what moved between the last two prompt frames goes on at the same speed in the same
+* The last motion repeated: what moved in the last prompt frames, up to four, goes on at the same speed in the same
   direction, and what it leaves behind is filled from around it. It knows no walls, no collisions, no gravity.
 """
 
@@ -12,6 +12,10 @@ from tokenreel.evaluation.flow import pixel_shifts
 # Side of the window whose motion a pixel has, as a share of the frame's shorter side: wide enough that the inside of
 # an even thing sees its edge.
 _WINDOW_SHARE = 0.2
+# Frames over which motion is measured: shifts are whole pixels, over three frames thirds of pixels per frame.
+_BACK = 3
+REACH_PER_FRAME = 4
+"""Pixels that a thing may move per frame."""
 
 
 def copy_last_frame(prompts: np.ndarray, num_frames: int) -> np.ndarray:
@@ -37,25 +41,50 @@ def repeat_last_motion(prompts: np.ndarray, num_frames: int) -> np.ndarray:
     Returns:
         uint8 (B, P + num_frames, H, W, 3).
     """
-    clips = copy_last_frame(prompts, num_frames)
-    if prompts.shape[1] < 2:
+    clips, P = copy_last_frame(prompts, num_frames), prompts.shape[1]
+    if P < 2:
         return clips
     window = round(min(prompts.shape[2:4]) * _WINDOW_SHARE) // 2 * 2 + 1
+    back = min(_BACK, P - 1)
     for clip in clips:
-        before, last = clip[prompts.shape[1] - 2 : prompts.shape[1]]
-        shifts = pixel_shifts(before, last, window)
+        last = clip[P - 1]
+        shifts = _as_whole_things(pixel_shifts(clip[P - 1 - back], last, window, REACH_PER_FRAME * back))
         if shifts.any():
             ground = _without(last, (shifts != 0).any(axis=0))
             for step in range(1, num_frames + 1):
-                clip[prompts.shape[1] - 1 + step] = _moved_on(last, ground, shifts, step)
+                clip[P - 1 + step] = _moved_on(last, ground, shifts, step / back)
     return clips
 
 
-def _moved_on(last: np.ndarray, ground: np.ndarray, shifts: np.ndarray, step: int) -> np.ndarray:
-    """The frame in which every moving pixel is so many steps further, uint8 (H, W, 3)."""
+def _as_whole_things(shifts: np.ndarray) -> np.ndarray:
+    """Shifts int (2, H, W) in which all pixels of a moving thing move alike: as most of them do.
+
+    A thing is what moves and hangs together. So it is not torn where single pixels err.
+    """
+    moving = (shifts != 0).any(axis=0)
+    # Each moving pixel takes the largest number around it until nothing changes: then each thing has its own.
+    things = np.where(moving, np.arange(1, moving.size + 1).reshape(moving.shape), 0)
+    while True:
+        padded = np.pad(things, 1)
+        around = [padded[dy : dy + moving.shape[0], dx : dx + moving.shape[1]] for dy in range(3) for dx in range(3)]
+        grown = np.where(moving, np.max(around, axis=0), 0)
+        if np.array_equal(grown, things):
+            break
+        things = grown
+    whole = np.zeros_like(shifts)
+    for thing in np.unique(things[moving]):
+        inside = things == thing
+        found, counts = np.unique(shifts[:, inside], axis=1, return_counts=True)
+        whole[:, inside] = found[:, [counts.argmax()]]
+    return whole
+
+
+def _moved_on(last: np.ndarray, ground: np.ndarray, shifts: np.ndarray, times: float) -> np.ndarray:
+    """The frame in which every moving pixel has gone so many times its shift, uint8 (H, W, 3)."""
     height, width = last.shape[:2]
-    rows, columns = np.nonzero(shifts.any(axis=0))
-    to_rows, to_columns = rows + step * shifts[0, rows, columns], columns + step * shifts[1, rows, columns]
+    rows, columns = np.nonzero((shifts != 0).any(axis=0))
+    ways = np.rint(times * shifts[:, rows, columns]).astype(int)
+    to_rows, to_columns = rows + ways[0], columns + ways[1]
     inside = (to_rows >= 0) & (to_rows < height) & (to_columns >= 0) & (to_columns < width)
     frame = ground.copy()
     frame[to_rows[inside], to_columns[inside]] = last[rows[inside], columns[inside]]

@@ -33,7 +33,8 @@ td.number { text-align: right; font-variant-numeric: tabular-nums } tr.differs t
 .told { background: var(--warn); border-left: 4px solid var(--warn-edge); border-radius: 4px; padding: 8px 12px;
   margin: 8px 0 } .told b::first-letter { text-transform: uppercase }
 .told b { display: inline-block }
-.strips { overflow-x: auto } .strips td { border: 0; padding: 1px 10px 1px 0; white-space: nowrap; font-size: 12px }
+.strips { overflow-x: auto } .strips th { overflow-wrap: normal }
+.strips td { border: 0; padding: 1px 10px 1px 0; white-space: nowrap; font-size: 12px }
 img, video { display: block; max-width: none } details { margin: 8px 0 } summary { cursor: pointer }
 """
 
