@@ -58,11 +58,13 @@ class Card:
         subject: What is judged: model, its settings, or a folder; free to differ between cards.
         protocol: What all figures have in common: clips, lengths, sizes. Must be equal to be compared.
         figures: In the order of the page.
+        notes: What they say, in words.
     """
 
     subject: Mapping[str, Any]
     protocol: Mapping[str, Any]
     figures: Sequence[Figure]
+    notes: Sequence[str] = ()
 
     @property
     def protocol_id(self) -> str:
@@ -76,6 +78,7 @@ class Card:
             "subject": self.subject,
             "protocol_id": self.protocol_id,
             "protocol": self.protocol,
+            "notes": list(self.notes),
             "figures": [asdict(figure) for figure in self.figures],
         }
         return json.dumps(_finite(content), indent=2, allow_nan=False) + "\n"
@@ -100,7 +103,7 @@ class Card:
             figures = (
                 [Figure(**_unpacked(figure)) for figure in content["figures"]] if version == FORMAT_VERSION else []
             )
-            card = cls(content["subject"], content["protocol"], figures)
+            card = cls(content["subject"], content["protocol"], figures, content["notes"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path} is no card ({error!r}), expected one that tools/evaluate.py wrote") from None
         if version != FORMAT_VERSION:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,27 +31,36 @@ EXPLANATIONS = {
     "A Fréchet distance grows as clips become fewer: its floor is that of real clips of the same number. Kernel "
     "distances are unbiased, around 0 for real clips.",
     "motion": "How the new frames move, however sharp each of them is.",
+    "memorization": "How near new frames come to any training clip, beside held-out real clips, which nobody can have "
+    "copied; and how far apart several answers to one prompt are, beside answers to other prompts.",
+    "drift": "Long continuations, beyond the window, against the true clips that their prompts begin.",
 }
 COLORS = {"model": "#3b82f6", TOKENIZER: "#2fa84f", COPY: "#7b8594", REPEAT: "#e07b00"}
 SPARE_COLORS = ("#b45ad6", "#dc4f4a", "#0f9d9d")
 CODE_DIGITS = 8
 
 
+class Strip(NamedTuple):
+    """Clips to show."""
+
+    title: str
+    rows: Sequence[tuple[str, np.ndarray]]
+    """Name and frames uint8 (T, H, W, 3) of each."""
+    prompt_frames: int = 0
+    """So many first frames were given, and are bordered green."""
+
+
 def card_page(
     card: Card,
     title: str,
-    strips: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]] = (),
-    prompt_frames: int = 0,
-    more: Sequence[str] = (),
+    strips: Sequence[Strip] = (),
 ) -> str:
     """The whole page.
 
     Args:
         card: What to show.
         title: Its headline.
-        strips: Clips to show: the title of each, and rows of name and frames uint8 (T, H, W, 3).
-        prompt_frames: So many first frames of the strips are given.
-        more: Further sections, as HTML, before the protocol.
+        strips: Clips to show.
     """
     groups = list(dict.fromkeys(figure.group for figure in card.figures))
     return page(
@@ -59,9 +69,9 @@ def card_page(
             f"<h1>{escape(title)}</h1>",
             f'<p class="faint">protocol {card.protocol_id}; {card.protocol.get("clips", "?")} clips; intervals: 95 %, '
             "over clips; a row is marked where a simple forecast does as well</p>",
+            *(f"<p>{escape(note)}</p>" for note in card.notes),
             *(_group(group, [figure for figure in card.figures if figure.group == group]) for group in groups),
-            section("Clips", *(_strip(name, rows, prompt_frames) for name, rows in strips)),
-            *more,
+            section("Clips", *map(_drawn, strips)),
             section("Protocol: must be equal in cards that are compared", _facts(card.protocol)),
             section("What was judged", _facts(card.subject)),
         ],
@@ -76,7 +86,7 @@ def figures_table(figures: Sequence[Figure]) -> str:
         floors = [told_value(figure.floors[name]) if name in figure.floors else "" for name in names]
         measured = f"{figure.protocol}, code {figure.code[:CODE_DIGITS]}"
         unit = f" ({figure.unit})" if figure.unit else ""
-        wanted = {"higher": "↑", "lower": "↓", "as real": "→ 1"}[figure.better]
+        wanted = {"higher": "↑", "lower": "↓", "as real": "≈ real"}[figure.better]
         value = [f"{figure.name}{unit} {wanted}", told_value(figure.value), told_interval(figure.interval)]
         rows.append([*value, *floors, str(figure.samples), measured])
     marked = [number for number, figure in enumerate(figures) if not_beaten(figure)]
@@ -103,8 +113,9 @@ def _curves(figure: Figure) -> str:
     return f'<div class="card">{head}{svg_curves(curves, "new frame")}<p>{"".join(keys)}</p></div>'
 
 
-def _strip(name: str, rows: Sequence[tuple[str, np.ndarray]], prompt_frames: int) -> str:
-    return f'<div class="strips">{picture(film_strip(rows, prompt_frames), name)}</div>'
+def _drawn(strip: Strip) -> str:
+    shown = picture(film_strip(strip.rows, strip.prompt_frames), strip.title)
+    return f'<h3>{escape(strip.title)}</h3><div class="strips">{shown}</div>'
 
 
 def _facts(facts: Mapping[str, object]) -> str:

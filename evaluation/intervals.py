@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-CONFIDENCE = 0.95
-DRAWS = 1000
+from tokenreel.evaluation.tally import DRAWS, drawn_clips, percentiles
+
 HALVES = 40
 
 
@@ -26,7 +26,7 @@ def mean_interval(values: np.ndarray, seed: int = 0) -> tuple[float, float]:
     finite = finite[np.isfinite(finite)]
     if len(finite) < 2:
         return float("nan"), float("nan")
-    return _ends(finite[_drawn(len(finite), seed)].mean(axis=1))
+    return percentiles(finite[drawn_clips(len(finite), DRAWS, seed)].mean(axis=1))
 
 
 def ratio_interval(above: np.ndarray, below: np.ndarray, seed: int = 0) -> tuple[float, float]:
@@ -43,9 +43,9 @@ def ratio_interval(above: np.ndarray, below: np.ndarray, seed: int = 0) -> tuple
     over, under = (part[np.isfinite(part)] for part in (np.asarray(above, float), np.asarray(below, float)))
     if min(len(over), len(under)) < 2:
         return float("nan"), float("nan")
-    means = over[_drawn(len(over), seed)].mean(axis=1), under[_drawn(len(under), seed + 1)].mean(axis=1)
+    means = [each[drawn_clips(len(each), DRAWS, seed + i)].mean(axis=1) for i, each in enumerate((over, under))]
     known = means[1] > 0
-    return _ends(means[0][known] / means[1][known]) if known.any() else (float("nan"), float("nan"))
+    return percentiles(means[0][known] / means[1][known])
 
 
 def halves_interval(
@@ -79,14 +79,5 @@ def halves_interval(
         orders = [orders[0]] * len(sets) if paired else orders
         chosen = (each[order[: len(each) // 2]] for each, order in zip(sets, orders, strict=True))
         found.append(statistic(*chosen))
-    low, high = _ends(np.array(found) - np.mean(found))
+    low, high = percentiles(np.array(found) - np.mean(found))
     return estimate + low, estimate + high
-
-
-def _drawn(count: int, seed: int) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, count, (DRAWS, count))
-
-
-def _ends(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return float(low), float(high)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tokenreel.evaluation.card import COPY, Card, Figure, compared, not_beaten
-from tokenreel.evaluation.card_page import card_page
+from tokenreel.evaluation.card_page import Strip, card_page
 from tokenreel.evaluation.code_hash import code_hash
 from tokenreel.evaluation.figures_of_prediction import (
     bits_figures,
@@ -27,10 +27,10 @@ CARD = Card({"model": "runs/gpt"}, {"clips": 8, "prompt_frames": 4}, [FIGURE])
 
 def test_a_card_is_read_as_it_was_written(tmp_path: Path) -> None:
     unknown = replace(FIGURE, name="other", value=float("nan"), interval=(float("nan"),) * 2)
-    card = replace(CARD, figures=[FIGURE, unknown])
+    card = replace(CARD, figures=[FIGURE, unknown], notes=["in words"])
     (tmp_path / "card.json").write_text(card.to_json())
     read = Card.read(tmp_path)
-    assert read.figures[0] == FIGURE and read.protocol_id == card.protocol_id
+    assert read.notes == ["in words"] and read.figures[0] == FIGURE and read.protocol_id == card.protocol_id
     assert np.isnan(read.figures[1].value) and "NaN" not in card.to_json()
     for text, said in (("{}", "is no card"), ("[", "is no card"), ('{"format_version": 9, "figures": []}', "no card")):
         (tmp_path / "broken.json").write_text(text)
@@ -96,7 +96,7 @@ def test_the_code_hash_is_of_what_code_does(tmp_path: Path) -> None:
 def test_the_page_needs_no_other_file_and_marks_what_is_not_beaten() -> None:
     clip = np.zeros((6, 16, 16, 3), np.uint8)
     bad = replace(FIGURE, name="SSIM", value=10.0)
-    page = card_page(replace(CARD, figures=[FIGURE, bad]), "mine & yours", [("clip", [("truth", clip)])], 2)
+    page = card_page(replace(CARD, figures=[FIGURE, bad]), "mine & yours", [Strip("clip", [("truth", clip)], 2)])
     assert "mine &amp; yours" in page and CARD.protocol_id in page
     assert page.count('<tr class="differs">') == 1
     assert page.count("<svg") == 2 and "data:image/png;base64" in page

@@ -372,7 +372,8 @@ def test_evaluation_reports_every_figure(tmp_path: Path, capsys: pytest.CaptureF
     assert "sampling tokens/s" in said and "mean of first 4" in said and "evaluation.json" in said
     card = Card.read(tmp_path)
     figures = {(figure.group, figure.name): figure for figure in card.figures}
-    assert {group for group, _ in figures} == {"fidelity", "prediction", "distribution", "motion"}
+    groups = {"fidelity", "prediction", "distribution", "motion", "memorization", "drift"}
+    assert {group for group, _ in figures} == groups | {"world: balls", "world: captions"}
     assert figures["fidelity", "PSNR"].value == pytest.approx(result["tokenizer_psnr_db"], rel=1e-4)
     assert figures["prediction", "PSNR"].by_frame["model"] == pytest.approx(result["psnr_db"]["model"], abs=1e-3)
     best = figures["prediction", "PSNR, best of 4"]
@@ -381,11 +382,11 @@ def test_evaluation_reports_every_figure(tmp_path: Path, capsys: pytest.CaptureF
     assert figures["distribution", "Fréchet distance, builtin-1"].floors.keys() == yardsticks
     assert figures["motion", "flicker, real clips are 1"].floors["copy of the last frame"] == 0
     page = (tmp_path / "evaluation.html").read_text()
-    assert card.protocol_id in page and page.count("data:image/png;base64") == 2 and "<svg" in page
+    assert card.protocol_id in page and page.count("data:image/png;base64") == 4 and "<svg" in page
 
 
 def test_cards_are_compared_only_if_they_were_made_alike(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    once = f"{EVALUATE} --best-of 1"
+    once = f"{EVALUATE} --best-of 1 --further memorization"
     for name, options in (("a", ""), ("b", "--seed 5 --temperature 0.5"), ("c", "--prompt-frames 8")):
         call(f"{once} {options} --out {tmp_path}/{name}")
     capsys.readouterr()

@@ -67,7 +67,7 @@ def comparison_table(one: Path, other: Path) -> Table:
         if first.group != group:
             group = first.group
             table.add_row(group, style="bold")
-        wanted = {"higher": "↑", "lower": "↓", "as real": "→ 1"}[first.better]
+        wanted = {"higher": "↑", "lower": "↓", "as real": "≈ real"}[first.better]
         unit = f" ({first.unit})" if first.unit else ""
         cells = [text for each in (first, second) for text in (told_value(each.value), told_interval(each.interval))]
         table.add_row(f"{first.name}{unit} {wanted}", *cells)

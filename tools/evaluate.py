@@ -9,8 +9,9 @@
 Every figure names its protocol, the hash of the code that measured it, the number of clips, a 95 % interval, and its
 yardsticks: real clips, the tokenizer alone, a copy of the last prompt frame, its last motion repeated. Groups:
 fidelity (the tokenizer alone), prediction (against what really happened, frame by frame; bits), distribution
-(Fréchet and kernel distances in features of your choice), motion (flicker, speeds, order in time). Cards of unlike
-protocols are not compared.
+(Fréchet and kernel distances in features of your choice), motion (flicker, speeds, order in time), memorization (the
+nearest of all training clips; several answers to one prompt), the laws of an embedded world, drift (clips of eight
+windows). Cards of unlike protocols are not compared.
 
 Writes card.json, evaluation.html and, of a model, evaluation.json: the figures that tools/doctor.py and
 tools/report.py read, with speed and memory, and on the embedded world of balls how far balls are from where they
@@ -18,8 +19,10 @@ should be.
 """
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from tyro.conf import OmitArgPrefixes, Suppress
@@ -27,19 +30,24 @@ from tyro.conf import OmitArgPrefixes, Suppress
 from tokenreel.datasets.atomic_file import atomic_file
 from tokenreel.datasets.data_source import DataSettings
 from tokenreel.evaluation.card import Card
-from tokenreel.evaluation.card_page import card_page
+from tokenreel.evaluation.card_page import Strip, card_page
 from tokenreel.evaluation.figures_of_prediction import standard_measures
 from tokenreel.generation import VideoModel
 from tokenreel.tools.card_tables import comparison_table, figure_tables, model_tables
 from tokenreel.tools.judged_frames import FrameSource, frames_card
-from tokenreel.tools.judged_model import held_out_clips, judged_model
+from tokenreel.tools.judged_model import JudgedModel, held_out_clips, judged_model
 from tokenreel.tools.judging_networks import JudgingNetworks
 from tokenreel.tools.model_card import Judges, model_card, model_strips, write_model_figures
+from tokenreel.tools.model_findings import Findings, drift, memory, world
 from tokenreel.training.command_line import run_tool
 from tokenreel.training.hardware import DeviceName, pick_device
 from tokenreel.training.run_folder import check_writable
 from tokenreel.transformer import SamplingSettings
 from tokenreel.transformer.pretrained import data_of
+
+Further = Literal["memorization", "world", "drift"]
+LONG = 8
+"""Windows that clips are long in which drift is sought."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +67,8 @@ class Config(SamplingSettings):
     """Clips are no longer than the window here."""
     clips: int = 64
     """Validation clips to continue, one per video if there are so many videos; or clips of either folder."""
+    further: tuple[Further, ...] = ("memorization", "world", "drift")
+    """Groups beside fidelity, prediction, distribution and motion, which are always there."""
     best_of: int = 4
     """Continuations of every prompt, of which the best counts as well."""
     seed: int = 0
@@ -132,8 +142,25 @@ def _evaluate_model(config: Config) -> None:
     short = config.out / "evaluation.json"
     result = write_model_figures(short, card, judged, config.prompt_frames, shown, config, device, root)
     title = f"{config.model} on {len(judged.truth)} clips of split {card.protocol['split']}"
-    _write(config, card, title, model_strips(judged, shown), time.perf_counter() - begin)
+    further = _further(config, model, judged, source, root)
+    figures = [*card.figures, *(figure for findings in further for figure in findings.figures)]
+    card = replace(card, figures=figures, notes=[note for findings in further for note in findings.notes])
+    strips = model_strips(judged, shown, config.prompt_frames) + [strip for each in further for strip in each.strips]
+    _write(config, card, title, strips, time.perf_counter() - begin)
     Console().print(*model_tables(result), f"these are in {short}", sep="\n", highlight=False, soft_wrap=True)
+
+
+def _further(
+    config: Config, model: VideoModel, judged: JudgedModel, source: DataSettings, root: Path
+) -> list[Findings]:
+    findings = []
+    if "memorization" in config.further:
+        findings.append(memory(model, judged, source, config.prompt_frames))
+    if "world" in config.further:
+        findings.append(world(model, judged, root, config.prompt_frames, config))
+    if "drift" in config.further and config.prompt_frames:
+        findings.append(drift(model, judged, config.prompt_frames, LONG * model.window, config, config.seed))
+    return findings
 
 
 def _evaluate_frames(config: Config, made: Path, real: Path) -> None:
@@ -147,16 +174,12 @@ def _evaluate_frames(config: Config, made: Path, real: Path) -> None:
     _write(config, card, f"{made} against {real}", strips, time.perf_counter() - begin)
 
 
-def _write(config: Config, card: Card, title: str, strips: list, seconds: float) -> None:
-    prompt_frames = config.prompt_frames if config.frames is None else 0
-    for name, text in (
-        ("card.json", card.to_json()),
-        ("evaluation.html", card_page(card, title, strips, prompt_frames)),
-    ):
+def _write(config: Config, card: Card, title: str, strips: Sequence[Strip], seconds: float) -> None:
+    for name, text in (("card.json", card.to_json()), ("evaluation.html", card_page(card, title, strips))):
         with atomic_file(config.out / name) as file:
             file.write(text.encode())
     console = Console()
-    console.print(title, *figure_tables(card), sep="\n", highlight=False)
+    console.print(title, *figure_tables(card), *card.notes, sep="\n", highlight=False)
     where = f"{config.out / 'card.json'}, to look at {config.out / 'evaluation.html'}"
     console.print(f"protocol {card.protocol_id}, {seconds:.0f} s; written to {where}", highlight=False, soft_wrap=True)
 

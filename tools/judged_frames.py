@@ -10,10 +10,13 @@ from tokenreel.datasets.clip_store import ClipStore, open_or_ingest
 from tokenreel.datasets.curation import NO_RULES
 from tokenreel.datasets.ingest import IngestSettings
 from tokenreel.evaluation.card import REAL, Card, Figure
+from tokenreel.evaluation.card_page import Strip
 from tokenreel.evaluation.features import FeatureNetwork, content_hash
 from tokenreel.evaluation.figures_of_prediction import Measure, fidelity_figures
 from tokenreel.evaluation.figures_of_sets import MADE, distribution_figures, motion_figures, score_figure
 from tokenreel.evaluation.motion import LEAST_FRAMES
+
+SHOWN = 4
 
 
 class FrameSource(NamedTuple):
@@ -51,7 +54,7 @@ def frames_card(
     classifier: FeatureNetwork | None,
     paired: Sequence[Measure] | None,
     most: int,
-) -> tuple[Card, list[tuple[str, list[tuple[str, np.ndarray]]]]]:
+) -> tuple[Card, list[Strip]]:
     """Judge videos by real ones, half of which are the reference and half the floor.
 
     Args:
@@ -97,8 +100,11 @@ def frames_card(
         "frame_size": list(source.size),
         "fps": source.fps or "as they are",
     }
-    strips = [("some clips", [(f"judged {i}", clip) for i, clip in enumerate(_spread(judged, min(4, count)))])]
-    strips.append(("some real clips", [(f"real {i}", clip) for i, clip in enumerate(_spread(truth, min(4, count)))]))
+    shown = min(SHOWN, count)
+    strips = [
+        Strip(name, [(f"{name} {i}", clip) for i, clip in enumerate(_spread(clips, shown))])
+        for name, clips in (("judged", judged), ("real", truth))
+    ]
     return Card({"videos": str(made), "against": str(real)}, protocol, figures), strips
 
 

@@ -12,6 +12,7 @@ from tokenreel.datasets.atomic_file import atomic_file
 from tokenreel.datasets.world_states import DiscStates, disc_states
 from tokenreel.evaluation.baselines import copy_last_frame, repeat_last_motion
 from tokenreel.evaluation.card import COPY, REAL, REPEAT, TOKENIZER, Card, Figure
+from tokenreel.evaluation.card_page import Strip
 from tokenreel.evaluation.features import FeatureNetwork, content_hash
 from tokenreel.evaluation.figures_of_prediction import Measure, bits_figures, fidelity_figures, prediction_figures
 from tokenreel.evaluation.figures_of_sets import (
@@ -112,13 +113,13 @@ def _protocol(judged: JudgedModel, prompt_frames: int, model: VideoModel) -> dic
     }
 
 
-def model_strips(
-    judged: JudgedModel, clips: Mapping[str, np.ndarray]
-) -> list[tuple[str, list[tuple[str, np.ndarray]]]]:
+def model_strips(judged: JudgedModel, clips: Mapping[str, np.ndarray], prompt_frames: int) -> list[Strip]:
     """A few clips as rows to look at."""
     picked = np.unique(np.linspace(0, len(judged.truth) - 1, SHOWN).round().astype(int))
     return [
-        (f"clip {i}", [(f"clip {i}: truth", judged.truth[i]), *((name, each[i]) for name, each in clips.items())])
+        Strip(
+            f"clip {i}", [("truth", judged.truth[i]), *((name, each[i]) for name, each in clips.items())], prompt_frames
+        )
         for i in picked
     ]
 

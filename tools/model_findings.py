@@ -1,0 +1,102 @@
+"""What more is to be known of a model than its clips beside the truth: memory, its world's laws, long clips."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from tokenreel.datasets.data_source import DataSettings
+from tokenreel.evaluation.card import Figure
+from tokenreel.evaluation.card_page import Strip
+from tokenreel.evaluation.diversity import BitsGap
+from tokenreel.evaluation.drift_curves import drift_figures
+from tokenreel.evaluation.figures_of_findings import (
+    drift_card_figures,
+    memorization_figures,
+    real_and_tokenizer,
+    world_figures,
+)
+from tokenreel.evaluation.memorization import memorization_of_pixels
+from tokenreel.evaluation.world_tests import run_world_test
+from tokenreel.generation import VideoModel
+from tokenreel.tokenizer.frames import to_video
+from tokenreel.tools.judged_model import JudgedModel
+from tokenreel.tools.model_clips import through_tokenizer
+from tokenreel.tools.training_clips import near_copy_strips, pixel_blocks, training_windows
+from tokenreel.tools.world_cases import as_continuation, world_of, world_tests
+from tokenreel.transformer import SamplingSettings
+
+WORLD_CLIPS, LONG_CLIPS = 32, 8
+MODEL = "model"
+LEAST_PROMPT = 3
+"""Frames that tell how things move."""
+
+
+class Findings(NamedTuple):
+    """For the card and its page."""
+
+    figures: Sequence[Figure] = ()
+    notes: Sequence[str] = ()
+    strips: Sequence[Strip] = ()
+
+
+def memory(model: VideoModel, judged: JudgedModel, source: DataSettings, prompt_frames: int) -> Findings:
+    """Whether the samples repeat training clips. Nothing where the judged clips are training clips themselves."""
+    if judged.windows.records[0].split == "train":
+        return Findings()
+    windows = training_windows(source, model.window, hop=model.tokenizer.config.stride[0])
+    made, real = judged.samples[0][:, prompt_frames:], judged.reconstruction[:, prompt_frames:]
+    found = memorization_of_pixels(made, real, pixel_blocks(windows, prompt_frames))
+    some = np.linspace(0, len(windows) - 1, min(len(windows), len(judged.truth))).round().astype(int)
+    told = [model.gpt.config.conditions.of_record(windows.record(clip)) for clip in some]
+    with torch.no_grad():
+        parts = [model.tokenizer.encode(to_video(windows[int(clip)][None]).to(model.gpt.device)) for clip in some]
+    gap = BitsGap(model.bits_of_clips(torch.cat(parts), told), judged.bits)
+    several = None
+    if min(len(judged.samples), len(judged.truth)) > 1:
+        several = np.stack([each[:, prompt_frames:] for each in judged.samples], axis=1)
+    strips = [Strip("nearest training clips", near_copy_strips(found, made, windows, prompt_frames))]
+    return Findings(memorization_figures(found, gap, several), [found.sentence], strips)
+
+
+def world(
+    model: VideoModel, judged: JudgedModel, folder: Path, prompt_frames: int, settings: SamplingSettings
+) -> Findings:
+    """Tests of the world that the model was trained on; nothing if it is none of ours, or brought to another rate."""
+    known = world_of(folder)
+    height, width = model.frame_size
+    if known is None or prompt_frames < LEAST_PROMPT or height != width or known.get("fps", model.fps) != model.fps:
+        return Findings()
+    clips = min(len(judged.truth), WORLD_CLIPS)
+    tests = world_tests(
+        known, model.window, prompt_frames, clips, height, "captions" in model.gpt.config.conditions.kinds
+    )
+    figures: list[Figure] = []
+    for test in tests:
+        ours = {MODEL: as_continuation(model, settings)}
+        found = run_world_test(test, ours, lambda shown: through_tokenizer(model, shown))
+        figures += world_figures(test.name, found, MODEL)
+    return Findings(figures)
+
+
+def drift(
+    model: VideoModel, judged: JudgedModel, prompt_frames: int, frames: int, settings: SamplingSettings, seed: int
+) -> Findings:
+    """How continuations of so many frames end, prompts included."""
+    clips = min(len(judged.truth), LONG_CLIPS)
+    truth = judged.truth[:clips]
+    told = [model.gpt.config.conditions.of_record(judged.windows.record(clip)) for clip in judged.chosen[:clips]]
+    # Beyond the window nobody knows what is done.
+    told = [replace(clip, actions=None) for clip in told]
+    seeds = range(seed, seed + clips)
+    made = model.continue_frames(truth[:, :prompt_frames], frames - prompt_frames, settings, seeds, told).frames
+    floors = real_and_tokenizer(truth, judged.reconstruction[:clips])
+    window = model.window - prompt_frames
+    rows = [
+        (f"clip {i}, every {frames // 16}th of {frames} frames", made[i, :: frames // 16]) for i in range(min(4, clips))
+    ]
+    figures = drift_card_figures(drift_figures(made, truth), floors, prompt_frames, window)
+    return Findings(figures, strips=[Strip("long clips", rows)])
