@@ -21,8 +21,14 @@ class FakeWandb:
         self.logged: list[tuple[int, dict[str, Any]]] = []
         self.finished = False
 
+    def teardown(self) -> None:
+        self.torn_down = True
+
     def login(self, **_: Any) -> bool:
         return True
+
+    def Settings(self, **settings: Any) -> dict[str, Any]:
+        return settings
 
     def init(self, **settings: Any) -> Any:
         time.sleep(self.slow)
@@ -99,3 +105,19 @@ def test_a_wandb_that_breaks_on_the_way_is_said_once(
 ) -> None:
     logged(tmp_path / "run", FakeWandb(fails=("log",)), monkeypatch)
     assert said(capsys).count("wandb stopped (the service died), training goes on") == 1
+
+
+@pytest.mark.slow
+def test_the_real_wandb_without_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
+    monkeypatch.setattr(wandb_log, "SECONDS_TO_START", 3.0)
+    import wandb
+
+    assert logged(tmp_path / "run", wandb, monkeypatch, "online") < 5
+    told = said(capsys)
+    assert "wandb cannot be reached" in told and "wandb stopped" not in told and "was not done" not in told
+    (kept,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
+    assert kept.name.endswith((tmp_path / "run" / "wandb_id").read_text())

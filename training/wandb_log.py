@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
-SECONDS_TO_FINISH = 60.0
+SECONDS_TO_START, SECONDS_TO_FINISH = 30.0, 60.0
 MOST_WAITING = 10_000
 """Records that may wait for wandb; what comes while it does not answer is dropped, metrics.jsonl has it all."""
 
@@ -83,6 +83,7 @@ class WandbLog:
                 raise
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             self._say(f"wandb cannot be reached ({reason}), the run is logged offline; {self._later()}")
+            wandb.teardown()  # the attempt still holds the run's id
             return self._init("offline")
 
     def _init(self, mode: str) -> Any:
@@ -99,6 +100,7 @@ class WandbLog:
             dir=str(self._run),
             config=self._config,
             mode=mode,  # type: ignore[arg-type]
+            settings=wandb.Settings(init_timeout=SECONDS_TO_START),
         )
 
     def _later(self) -> str:
