@@ -239,6 +239,8 @@ def open_or_ingest(
         OSError: If the store cannot be written.
     """
     if is_clip_store(data):
+        if part:
+            raise ValueError(f"part {part!r} of {data}, which is a clip store; give the data that it was made from")
         return _opened_as_is(data, settings)
     videos = video_source(data, part)
     path = cache / _store_name(videos, settings)

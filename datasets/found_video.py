@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal, Protocol
 
 from tokenreel.datasets.video_metadata import VideoMetadata
@@ -117,7 +117,7 @@ def unique_keys(names: Sequence[str]) -> dict[str, str]:
     keys: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
-        stem = name[: len(name) - len(PurePosixPath(name).suffix)].replace("/", "__").replace(".", "-")
+        stem = os.path.splitext(name)[0].replace("/", "__").replace(".", "-")
         plain = re.sub(r"[^A-Za-z0-9_-]", "-", stem)
         if plain != stem:
             digest = hashlib.sha256(os.fsencode(name)).hexdigest()

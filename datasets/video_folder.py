@@ -17,6 +17,7 @@ from tokenreel.datasets.video_metadata import SPLITS, VideoMetadata
 
 VIDEO_EXTENSIONS = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".gif", ".m4v", ".mpg", ".mpeg", ".ts")
 OUTSIDE_SPLITS = "lies outside the split folders, so it would be in no split; move it into one of them"
+BROKEN_LINK = "is a link that leads nowhere, or in a circle; correct it or remove it"
 WITHOUT_SPLIT = "has no split while other videos have one; say it in the metadata, or for none of them"
 
 
@@ -30,6 +31,7 @@ class VideoFolder:
             relative to the root.
         videos: Names of the videos, sorted.
         others: Number of other files by extension.
+        broken: Names of links that lead nowhere, or in a circle, where a video should be.
     """
 
     kind = "folder of videos"
@@ -38,6 +40,7 @@ class VideoFolder:
     files: dict[str, tuple[int, int]] = field(default_factory=dict)
     videos: list[str] = field(default_factory=list)
     others: Counter[str] = field(default_factory=Counter)
+    broken: list[str] = field(default_factory=list)
 
     @classmethod
     def scan(cls, root: Path) -> "VideoFolder":
@@ -80,6 +83,7 @@ class VideoFolder:
             ValueError: If a sidecar or a line of a metadata file is broken, or names another split than the folder.
         """
         told, rejected = self._told()
+        rejected += [Rejected(name, BROKEN_LINK) for name in self.broken]
         keys = unique_keys(self.videos)
         has_folders = any(_split_of(name) for name in self.videos)
         root = self.root.absolute()
@@ -122,7 +126,9 @@ class VideoFolder:
             try:
                 status = os.stat(f"{here}{os.sep}{name}")
             except OSError:
-                # A link to nowhere, or gone since the listing.
+                # Or gone since the listing.
+                if name in videos:
+                    self.broken.append(prefix + name)
                 continue
             if not stat.S_ISREG(status.st_mode):
                 continue

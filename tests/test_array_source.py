@@ -61,6 +61,8 @@ def test_npz_with_splits_labels_actions_and_rate(tmp_path: Path) -> None:
         tmp_path / "my set.npz", IngestSettings(16, 24, fps=None, workers=1), tmp_path / "clips", False, part="val"
     )
     assert len({record.file for record in only.records}) == 2 and only.path != store.path
+    with pytest.raises(ValueError, match=r"part 'val' of .*, which is a clip store; give the data"):
+        open_or_ingest(only.path, IngestSettings(16, 24, fps=None), tmp_path / "clips", False, part="val")
     with pytest.raises(ValueError, match=r"no frames named 'test' in .*; expected train, val"):
         video_source(tmp_path / "my set.npz", "test")
 

@@ -82,6 +82,14 @@ def test_ingest_is_measured_against_bare_decoding(tmp_path: Path) -> None:
         assert share["ours"] == pytest.approx(speed["ours"] / speed["alternative"]) and share["ours"] > 0
 
 
+def test_listing_is_measured_against_the_disk(tmp_path: Path) -> None:
+    out = tmp_path / "listing.json"
+    run("listing.py", "--files", 40, "--rounds", 1, "--out", out)
+    rows = json.loads(out.read_text())["rows"]
+    assert [row["case"] for row in rows] == ["40 files in 1 folders", "40 files in 100 folders"]
+    assert all(row["ours"] > row["alternative"] > 0 for row in rows)
+
+
 # the GPT
 
 

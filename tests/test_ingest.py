@@ -300,8 +300,12 @@ def test_listing_follows_links_but_no_loops_and_skips_stores(tmp_path: Path) -> 
     (root / "a/loop").symlink_to(root)
     (root / "link").symlink_to(tmp_path / "outside")
     (root / "broken.mp4").symlink_to(tmp_path / "nothing")
+    (root / "circle.mp4").symlink_to("circle.mp4")
     os.mkfifo(root / "pipe.mp4")
-    assert VideoFolder.scan(root).videos == ["a/x.mp4", "link/y.MP4"]
+    folder = VideoFolder.scan(root)
+    assert folder.videos == ["a/x.mp4", "link/y.MP4"]
+    rejected = {entry.file: "leads nowhere, or in a circle" in entry.reason for entry in folder.describe()[1]}
+    assert rejected == {"broken.mp4": True, "circle.mp4": True}
 
 
 def test_keys_are_plain_and_unique() -> None:

@@ -1,6 +1,7 @@
 """The report of an ingest: it says what happened to every frame, stands alone, and names what trains on it."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -99,6 +100,18 @@ def test_training_finds_the_store(
     assert open_data(DataSettings(store, size=32)).fingerprint == same.fingerprint
     first = json.loads((home / "out/ingest.json").read_text())
     assert json.loads((home / "again/ingest.json").read_text()) == first
+
+
+def test_names_that_are_no_text_are_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "set"
+    for split in ("train", "val"):
+        write_video(root / split / "a.mkv", pan(20, 1), 10)
+        try:
+            os.rename(root / split / "a.mkv", os.fsencode(root / split) + b"/\xff.mkv")
+        except OSError:
+            pytest.skip("this file system takes only valid text as names")
+    prepare_dataset.main(["--data", str(root), "--size", "32", "--out", str(tmp_path), "--cache", str(tmp_path / "c")])
+    assert "such as val/\\udcff.mkv (val) and train/\\udcff.mkv (train)" in capfd.readouterr().out
 
 
 def test_a_store_from_before_says_what_to_do(home: Path, tmp_path: Path) -> None:

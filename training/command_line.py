@@ -61,6 +61,9 @@ def run_tool(
 ) -> None:
     """Parse the command line and run ``main(config)``; turn a user's mistake into one line and exit status 2."""
     keep_freed_memory()
+    # Names of files need not be text, and must not end a run when they are printed.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         main(parse(config_type, argv, description=description, presets=presets))
         leave()
