@@ -2,8 +2,10 @@
 
 import importlib
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -73,7 +75,9 @@ class DoomGame:
         )
         self.action_names = ["NOOP", *(button.name for button in self._game.get_available_buttons())]
         self.told = {"source": f"vizdoom {doom.__version__}: {name}", "licence": LICENCE, "frame_skip": frame_skip}
-        self._game.init()
+        # It leaves its settings in the working directory.
+        with TemporaryDirectory(prefix="vizdoom-") as home, chdir(home):
+            self._game.init()
 
     def start(self, seed: int) -> np.ndarray:
         """See ``gameplay.Game``."""

@@ -420,12 +420,20 @@ def test_recipes_are_listed_without_a_name(capsys: pytest.CaptureFixture[str]) -
     ],
 )
 def test_games_are_recorded(
-    name: str, module: str, options: list[str], label: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str,
+    module: str,
+    options: list[str],
+    label: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     pytest.importorskip(module, reason=f"needs {module} (tokenreel[{name}])")
+    monkeypatch.chdir(tmp_path)
     amount = ["--episodes", "2", "--val-episodes", "1", "--frames", "12", "--warm-up", "20"]
     for out in ("first", "second"):
         make_dataset.main([name, *options, *amount, "--out", str(tmp_path / out)])
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "second"}, "something else was left behind"
     games = 2 if name == "atari" else 1
     assert f"{2 * games} train, {games} val videos in {games} classes" in capsys.readouterr().out
     videos = found(tmp_path / "first")
