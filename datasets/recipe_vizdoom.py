@@ -75,8 +75,9 @@ class DoomGame:
         )
         self.action_names = ["NOOP", *(button.name for button in self._game.get_available_buttons())]
         self.told = {"source": f"vizdoom {doom.__version__}: {name}", "licence": LICENCE, "frame_skip": frame_skip}
-        # It leaves its settings in the working directory.
-        with TemporaryDirectory(prefix="vizdoom-") as home, chdir(home):
+        # It leaves its settings in the working directory, when it begins and when it ends.
+        self._home = TemporaryDirectory(prefix="vizdoom-", ignore_cleanup_errors=True)
+        with chdir(self._home.name):
             self._game.init()
 
     def start(self, seed: int) -> np.ndarray:

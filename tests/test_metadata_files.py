@@ -1,6 +1,7 @@
 """What people say about their videos, as they write it: tables, numbers for classes, licences, splits, mistakes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from tokenreel.datasets.clip_store import ClipStore, ClipWindows, open_or_ingest
 from tokenreel.datasets.data_source import DataSettings
 from tokenreel.datasets.ingest import IngestSettings
 from tokenreel.datasets.metadata_files import read_metadata_file
+from tokenreel.datasets.origins import origins
 from tokenreel.datasets.video_folder import VideoFolder
 from tokenreel.datasets.video_metadata import VideoMetadata, metadata_of
 from tokenreel.datasets.video_writer import write_video
@@ -168,6 +170,15 @@ def test_licence_and_source_go_to_the_records_the_clips_and_the_model(store: Cli
         {"source": None, "licence": None, "videos": 1},
     ]
     assert leaks(store.records) == [(third, first)] and second.group is None
+
+
+def test_videos_are_counted_and_not_their_shots() -> None:
+    shots = [record("a", source="web"), record("b")]
+    shots.append(replace(shots[0], key="a-2", start=10))
+    assert origins(shots) == [
+        {"source": "web", "licence": None, "videos": 1},
+        {"source": None, "licence": None, "videos": 1},
+    ]
 
 
 def test_given_splits_that_leak_are_told_at_ingest(
