@@ -22,8 +22,9 @@ def frame_looks(clip: np.ndarray, every: int = 1) -> dict[str, np.ndarray]:
         every: Look at the last of so many frames.
 
     Returns:
-        ``colours`` float64 (T, 64), shares of pixels by coarse colour; ``sharpness`` (T,), mean size of the change from
-        pixel to pixel in grey levels; ``motion`` (T,), the same from the frame before, 0 for a first frame.
+        ``colours`` float64 (T, 64), shares of pixels by coarse colour; ``sharpness`` (T,), root mean square
+        of the change from pixel to pixel in grey levels (its mean size would not tell an edge from a slope);
+        ``motion`` (T,), mean size of the change from the frame before, 0 for a first frame.
     """
     looked = range(every - 1, len(clip), every)
     found: dict[str, list] = {"colours": [], "sharpness": [], "motion": []}
@@ -31,8 +32,8 @@ def frame_looks(clip: np.ndarray, every: int = 1) -> dict[str, np.ndarray]:
         frame = clip[t].astype(np.float32)
         coarse = (clip[t] // (256 // _BINS)).astype(np.int64) @ np.array([_BINS * _BINS, _BINS, 1])
         found["colours"].append(np.bincount(coarse.ravel(), minlength=_BINS**3) / coarse.size)
-        changes = [np.abs(np.diff(frame, axis=axis)).mean() for axis in (0, 1)]
-        found["sharpness"].append(float(np.mean(changes)))
+        changes = [np.square(np.diff(frame, axis=axis)).mean() for axis in (0, 1)]
+        found["sharpness"].append(float(np.sqrt(np.mean(changes))))
         found["motion"].append(float(np.abs(frame - clip[t - 1]).mean()) if t else 0.0)
     return {name: np.array(values, dtype=np.float64) for name, values in found.items()}
 
@@ -69,16 +70,25 @@ def drift_figures(
     return {name: Tally.of(np.stack(values), units[name]) for name, values in rows.items()}
 
 
-def doubling_horizon(error: Tally, begin: int, window: int, every: int = 1, draws: int = 200) -> tuple[float, Interval]:
+def deviation(ratio: Tally) -> Tally:
+    """How far a ratio is from 1, the right one, clip by clip and frame by frame: an error for its horizon."""
+    known = np.where(ratio.cases > 0, ratio.total / np.maximum(ratio.cases, 1e-300), np.nan)
+    return Tally.of(np.abs(known - 1), ratio.unit)
+
+
+def doubling_horizon(
+    error: Tally, begin: int, window: int, every: int = 1, least: float = 0.0, draws: int = 200
+) -> tuple[float, Interval]:
     """The frame by which an error has doubled.
 
-    It has where its mean over a window is first twice what it was in the first window after the prompt.
+    It has where its mean over a window is first more than twice what it was in the first window after the prompt.
 
     Args:
         error: By frame looked at, the larger the worse; from the first frame of the clip on.
         begin: Prompt frames.
         window: Frames of a window.
         every: Frames between those looked at.
+        least: An error up to this has not doubled, however small it was.
         draws: Of the bootstrap over clips.
 
     Returns:
@@ -93,9 +103,10 @@ def doubling_horizon(error: Tally, begin: int, window: int, every: int = 1, draw
         raise ValueError(
             f"{error.total.shape} frames looked at, expected a prompt of {first} and two windows of {size}"
         )
-    found = _doubled(error.total, error.cases, first, size)
+    found = _doubled(error.total, error.cases, first, size, least)
     drawn = [
-        _doubled(error.total[part], error.cases[part], first, size) for part in drawn_clips(len(error.total), draws)
+        _doubled(error.total[part], error.cases[part], first, size, least)
+        for part in drawn_clips(len(error.total), draws)
     ]
     # Draws in which it never doubles lie beyond the last frame.
     ends = np.array([min(value, float(error.total.shape[1] + 1)) for value in drawn])
@@ -105,12 +116,12 @@ def doubling_horizon(error: Tally, begin: int, window: int, every: int = 1, draw
     return found * every, Interval(low, high)
 
 
-def _doubled(total: np.ndarray, cases: np.ndarray, first: int, size: int) -> float:
+def _doubled(total: np.ndarray, cases: np.ndarray, first: int, size: int, least: float) -> float:
     """Frames looked at by which the mean over a window has doubled; infinite if never."""
     curve = np.divide(total.sum(axis=0), np.maximum(cases.sum(axis=0), 1e-300))[first:]
     known = cases.sum(axis=0)[first:] > 0
     sums, counts = (np.cumsum(np.concatenate([[0.0], part])) for part in (np.where(known, curve, 0.0), known))
     with np.errstate(invalid="ignore", divide="ignore"):
         means = (sums[size:] - sums[:-size]) / (counts[size:] - counts[:-size])
-    beyond = np.flatnonzero(means > 2 * means[0])
+    beyond = np.flatnonzero(means > max(2 * means[0], least))
     return float(first + beyond[0] + size) if len(beyond) else float("inf")

@@ -21,6 +21,7 @@ from tokenreel.evaluation.nearest_clips import (
     small_pictures,
 )
 from tokenreel.tools.training_clips import near_copy_strips, pixel_blocks, training_windows
+from tokenreel.training.optimizer import build_optimizer
 from tokenreel.transformer import GPTConfig, GPTSize, SamplingSettings, VideoGPT, sample_indices
 
 TRAINING = 20
@@ -172,7 +173,7 @@ def test_the_gap_of_bits_is_a_ratio_with_an_interval() -> None:
 def trained(batches: Iterator[np.ndarray]) -> VideoGPT:
     torch.manual_seed(0)
     gpt = VideoGPT(GPTConfig(codebook_size=7, grid=(4, 8, 8), size=GPTSize(dim=64, depth=2), fps=10, tokenizer=""))
-    optimizer = torch.optim.AdamW(gpt.parameters(), lr=3e-3)
+    optimizer = build_optimizer(gpt, 3e-3, 0.0, torch.float32)
     for batch in batches:
         optimizer.zero_grad()
         gpt(torch.from_numpy(colour_indices(batch))).loss.backward()
@@ -185,7 +186,7 @@ def test_a_gpt_overfitted_on_20_clips_is_caught_and_a_healthy_one_is_not(
     training: np.ndarray, held_out: np.ndarray
 ) -> None:
     """Both train equally long: one on 20 clips again and again, one on clips that it sees once."""
-    steps, batch = 300, 10
+    steps, batch = 250, 10
     rng, many = np.random.default_rng(0), clips(5000, steps * batch)
     overfitted = trained(training[rng.permutation(TRAINING)[:batch]] for _ in range(steps))
     healthy = trained(in_blocks(many, batch))

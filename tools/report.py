@@ -28,6 +28,8 @@ from tokenreel.training.run_records import RunRecords
 
 COLORS = ("#3b82f6", "#e07b00", "#2fa84f", "#b45ad6", "#dc4f4a", "#7b8594")
 SHOWN_CLIPS, SHOWN_TIMES = 2, 6
+UNSEEN = ("tokenizer/", "sampled/parts/")
+"""Metrics without a plot: the doctor reads them."""
 TITLES = {
     "psnr": "PSNR (dB)",
     "motion_kept": "share of the movement that reconstructions keep",
@@ -39,6 +41,10 @@ TITLES = {
     "optim/lr": "learning rate",
     "optim/grad_norm": "norm of the gradient",
     "speed/data_wait_share": "share of the time spent waiting for data",
+    "speed/sampling_share": "share of the time spent on samples for the log",
+    "sampled/ahead_of_copy_db": "continuations: dB closer to the truth than a still picture",
+    "sampled/motion": "continuations: movement, of what real clips have",
+    "sampled/sharpness": "continuations: sharpness, of what real clips have",
     "memory/peak_mb": "peak memory (MiB)",
     "data/exposures_per_clip": "times each clip was drawn",
     "data/exposures_per_video": "clips drawn from each video",
@@ -149,7 +155,7 @@ def _told(run: Shown) -> str:
 
 def _curves(shown: Sequence[Shown]) -> Iterator[str]:
     """A plot of each metric that changes; training and validation of one quantity share theirs."""
-    names = dict.fromkeys(name for run in shown for name in run.history.names() if not name.startswith("tokenizer/"))
+    names = dict.fromkeys(name for run in shown for name in run.history.names() if not name.startswith(UNSEEN))
     plots: dict[str, list[str]] = {}
     for name in sorted(names, key=lambda name: not name.startswith(("train/", "val/"))):  # results first
         plots.setdefault(_quantity(name), []).append(name)
@@ -174,7 +180,7 @@ def _curves(shown: Sequence[Shown]) -> Iterator[str]:
 
 
 def _judges(name: str) -> bool:
-    return name.startswith("val/")
+    return name.startswith(("val/", "sampled/"))
 
 
 def _quantity(name: str) -> str:

@@ -8,6 +8,7 @@ continued into a video (samples/). The run folder's model/ carries a copy of the
 """
 
 import math
+import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -21,13 +22,11 @@ from torch import Tensor
 from tokenreel.datasets.exposure import ExposureLedger
 from tokenreel.datasets.order import Order
 from tokenreel.datasets.token_shards import TokenShards
-from tokenreel.datasets.video_writer import write_video
-from tokenreel.evaluation.film_strip import side_by_side, write_film_strip
 from tokenreel.tokenizer import VideoTokenizer, fingerprint
-from tokenreel.tokenizer.frames import to_frames
 from tokenreel.tokenizer.pretrained import read_judgement
 from tokenreel.tools.gpt_data import matching_tokenizer, open_captions, open_shards, told, validation_split
 from tokenreel.tools.parents import start_gpt
+from tokenreel.tools.training_samples import JUDGED, TrainingSamples
 from tokenreel.training import ranks
 from tokenreel.training.best import Aim
 from tokenreel.training.command_line import command, run_tool
@@ -47,9 +46,7 @@ from tokenreel.transformer import (
     GPTConfig,
     GPTOutput,
     GPTSize,
-    SamplingSettings,
     VideoGPT,
-    sample_indices,
 )
 from tokenreel.transformer.conditions import KINDS
 from tokenreel.transformer.pretrained import FORMAT_VERSION
@@ -152,6 +149,7 @@ class GPTStage:
         encoded = self.model.config.conditions.text_encoder
         self.caption_table = open_captions(config) if encoded else None
         self.order = Order(len(shards), config.batch_size, config.seed, ranks.rank(), ranks.world_size())
+        self._trained = 0.0  # seconds since the last validation
         self.parent = started_from(config, partial(start_gpt, self.model, tokenizer))
 
     def batch(self, step: int) -> dict[str, Tensor]:
@@ -172,12 +170,13 @@ class GPTStage:
 
     def metrics(self, output: GPTOutput, steps: int, seconds: float) -> dict[str, float]:
         """Bits, speed, exposures."""
+        self._trained += seconds
         tokens = steps * self.config.batch_size * self.model.config.num_indices
         return {"train/bits_per_token": self.error(output), "speed/tokens_per_s": tokens / seconds}
 
     @torch.no_grad()
     def evaluate(self, step: int, folder: Path) -> Evaluation:
-        """Bits on held-out clips; the same few prompts continued into a video."""
+        """Bits on held-out clips; the same few prompts continued, judged and shown."""
         device = self.model.device
         count, losses = min(VALIDATION_CLIPS, len(self.held_out)), []
         chosen = np.linspace(0, len(self.held_out) - 1, count).round().astype(int)
@@ -195,8 +194,11 @@ class GPTStage:
             **self._exposed(step),
             **{f"tokenizer/{name}": value for name, value in read_judgement(self.tokenizer_folder).items()},
         }
-        shown = chosen[:: max(1, count // max(1, self.config.samples))][: self.config.samples]
-        return Evaluation(metrics, partial(self._show, shown, step, folder))
+        # The first rank alone samples; the others wait for it, as they do for its pictures.
+        if not self.config.samples or self.model.config.grid[0] < 2 or not ranks.is_first():
+            return Evaluation(metrics, list)
+        made = self._sampled(chosen)
+        return Evaluation({**metrics, **made.metrics}, partial(made.write, self.config.samples, step, folder))
 
     def exposures(self, step: int) -> dict[str, float]:
         """How often clips and videos have been seen after so many steps."""
@@ -242,6 +244,15 @@ class GPTStage:
         told: dict[str, float | str] = {f"data/exposures_{name}": value for name, value in now.items()}
         return told | ({"exposures": words} if words else {})
 
+    def _sampled(self, chosen: np.ndarray) -> TrainingSamples:
+        """Continue some of these held-out clips, always the same, and tell what share of the time that takes."""
+        wanted, started = max(JUDGED, self.config.samples), time.perf_counter()
+        told = self._inputs(self.held_out, chosen[:: max(1, len(chosen) // wanted)][:wanted])
+        made = TrainingSamples.of(self.model, self.tokenizer, told.pop("indices"), Conditions(**told))
+        spent, trained, self._trained = time.perf_counter() - started, self._trained, 0.0
+        share = {"speed/sampling_share": spent / (spent + trained)} if trained else {}
+        return made._replace(metrics=made.metrics | share)
+
     def _inputs(self, shards: TokenShards, clips: np.ndarray) -> dict[str, Tensor]:
         indices, records = shards.batch(clips)
         known = self.model.config.conditions
@@ -250,27 +261,6 @@ class GPTStage:
         conditions = known.tensors(told, indices.shape[1], vectors)
         present = {name: part for name, part in conditions._asdict().items() if part is not None}
         return {"indices": torch.from_numpy(indices), **present}
-
-    @torch.no_grad()
-    def _show(self, clips: np.ndarray, step: int, folder: Path) -> list[Path]:
-        """Continue the first latent frame of each clip, beside what the tokenizer makes of the whole clip."""
-        T = self.model.config.grid[0]
-        if T < 2 or not len(clips):
-            return []
-        told = self._inputs(self.held_out, clips)
-        truth = told.pop("indices")
-        prompt = truth[:, :1].to(self.model.device)
-        made = sample_indices(self.model, prompt, T - 1, SamplingSettings(), range(len(clips)), Conditions(**told))
-        rows = [
-            ("continued", to_frames(self.tokenizer.decode(made.cpu()))),
-            ("what happened", to_frames(self.tokenizer.decode(truth))),
-        ]
-        video, picture = folder / f"continuation_{step:06d}.mp4", folder / f"continuation_{step:06d}.png"
-        prompt_frames = self.tokenizer.config.stride[0]
-        write_video(video, side_by_side(rows, prompt_frames, scale=2), self.model.config.fps)
-        strips = [(title, batch[i]) for i in range(len(clips)) for title, batch in reversed(rows)]
-        write_film_strip(picture, strips, prompt_frames)
-        return [video, picture]
 
 
 def _cure(config: Config) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """Diagnoses of what comes out: collapsed codebooks, weak tokenizers, continuations no better than a still picture.
 
-Each is a function of the history alone: a diagnosis, or None. The last two need what tools/evaluate.py found.
+Each is a function of the history alone: a diagnosis, or None. The last two take what tools/evaluate.py found, else what
+the training's own samples showed at its end.
 """
 
 import math
@@ -63,8 +64,8 @@ def worse_than_copying(history: History) -> Diagnosis | None:
     return Diagnosis(
         "worse than copying",
         history.step,
-        f"continuations are {model:.2f} {measure.unit} the truth over {len(measure.model)} new frames, a copy of the "
-        f"last prompt frame is {copy:.2f}: the GPT has not learnt how things move; train it longer "
+        f"continuations are {model:.2f} {measure.unit} the truth over {len(measure.model)} {measure.moments}, a copy "
+        f"of the last prompt frame is {copy:.2f}: the GPT has not learnt how things move; train it longer "
         f"({history.option('steps')}) or larger (--preset), or sample with less chance "
         "(--top-p 0.8, --temperature 0.9)",
     )
@@ -83,7 +84,7 @@ def drift(history: History) -> Diagnosis | None:
     return Diagnosis(
         "drift",
         history.step,
-        f"the drift horizon is {held} of {len(measure.model)} new frames: after that continuations are "
+        f"the drift horizon is {held} of {len(measure.model)} {measure.moments}: after that continuations are "
         f"{measure.model[held]:.2f} {measure.unit} the truth and no better than a copy of the last prompt frame "
         f"({measure.copy[held]:.2f}); try --context-noise 0.2, train longer ({history.option('steps')}), or sample "
         "with less chance (--top-p 0.8)",
@@ -101,10 +102,15 @@ class _Measure(NamedTuple):
     unit: str
     allowance: float
     """So much worse is not yet no better."""
+    moments: str = "new frames"
+    """What each value is of."""
 
 
 def _measured(history: History) -> _Measure | None:
-    """By positions of things where an evaluation knows them, else by pixels; None without either."""
+    """By positions of things where an evaluation knows them, else by pixels; None without either.
+
+    Without an evaluation by the samples of a training that is over: before, continuations need not be good yet.
+    """
     for name, unit, sign, allowance in (
         ("position_error_px", "px off", 1, 0.0),
         ("psnr_db", "dB close to", -1, WORSE_THAN_COPY),
@@ -115,4 +121,21 @@ def _measured(history: History) -> _Measure | None:
         if known:
             model, copy = (list(values) for values in zip(*known, strict=True))
             return _Measure(model, copy, [sign * (a - b) for a, b in known], unit, allowance)
-    return None
+    return _sampled(history)
+
+
+def _sampled(history: History) -> _Measure | None:
+    """Parts of the new frames, as the log has them of the last validation."""
+    steps = history.setting("steps")
+    if steps is None or history.step < steps:
+        return None
+    pairs: list[tuple[float, float]] = []
+    while last := [history.recent(f"sampled/parts/{name}_{len(pairs) + 1}", 1) for name in ("psnr", "psnr_of_copy")]:
+        if not all(last):
+            break
+        pairs.append((last[0][0], last[1][0]))
+    if not pairs:
+        return None
+    model, copy = (list(values) for values in zip(*pairs, strict=True))
+    behind = [still - ours for ours, still in pairs]
+    return _Measure(model, copy, behind, "dB close to", WORSE_THAN_COPY, "equal parts of the new frames")

@@ -13,6 +13,7 @@ from typing import Any
 from tokenreel.training.diagnoses_of_accidents import skipped_steps, unsaved, went_back
 from tokenreel.training.diagnoses_of_data import overfitting, repeated_clips, static_clips, value_range
 from tokenreel.training.diagnoses_of_results import codebook_collapse, drift, weak_tokenizer, worse_than_copying
+from tokenreel.training.diagnoses_of_samples import flickering, no_longer_better, standing_still
 from tokenreel.training.diagnoses_of_steps import exploding, not_finite, rate_of_nothing, stopped, waiting_for_data
 from tokenreel.training.diagnosis import Diagnosis, History
 from tokenreel.training.run_records import Record
@@ -33,6 +34,9 @@ DIAGNOSES: tuple[Callable[[History], Diagnosis | None], ...] = (
     overfitting,
     worse_than_copying,
     drift,
+    standing_still,
+    flickering,
+    no_longer_better,
     waiting_for_data,
 )
 """The gravest first."""

@@ -132,7 +132,7 @@ def _keep_until(metrics: Path, step: int) -> list[Record]:
 def _worth_a_look(name: str) -> bool:
     """Whether a metric is for a person's eyes; the doctor alone looks at the others."""
     told = ("data/exposures_per_clip", "data/exposures_per_video")
-    return name in told or not name.startswith(("data/", "tokenizer/"))
+    return name in told or not name.startswith(("data/", "tokenizer/", "sampled/parts/"))
 
 
 def _within(numbers: Mapping[str, float], width: int) -> str:
