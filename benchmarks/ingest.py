@@ -49,7 +49,7 @@ def ingested(path: Path, size: int, fps: float | None, part: Path) -> float:
     Raises:
         ValueError: If the file is rejected.
     """
-    job = {"part": str(part), "height": size, "width": size, "fps": fps, "decoder": "pyav"}
+    job = {"part": str(part), "height": size, "width": size, "others": [], "fps": fps, "decoder": "pyav"}
     job |= {"rules": CurationRules().told, "want_indices": False}
     began = time.process_time()
     answer = decode({**asdict(VideoPlace(str(path))), **job})

@@ -2,7 +2,7 @@
 
 import zipfile
 import zlib
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
 from itertools import count
 
@@ -13,6 +13,7 @@ from tokenreel.datasets.array_file import open_array
 from tokenreel.datasets.decoded_frame import DecodedFrame, UnreadableVideo, VideoFacts
 from tokenreel.datasets.decoding_pyav import scaled, timed
 from tokenreel.datasets.found_video import VideoPlace
+from tokenreel.datasets.frame_fit import Size
 from tokenreel.datasets.frame_times import FrameClock
 
 FRAMES_AT_ONCE = 64
@@ -29,10 +30,13 @@ class ArrayStream:
         height: Wanted height in pixels.
         width: Wanted width in pixels.
         fps: Wanted frames per second; None keeps every frame.
+        others: Other (height, width) that will do; see there.
     """
 
-    def __init__(self, place: VideoPlace, height: int, width: int, fps: float | None) -> None:
-        self.place, self.size, self.fps = place, (height, width), fps
+    def __init__(
+        self, place: VideoPlace, height: int, width: int, fps: float | None, others: Sequence[Size] = ()
+    ) -> None:
+        self.place, self.sizes, self.fps = place, [(height, width), *others], fps
         self.facts = VideoFacts()
 
     def __iter__(self) -> Generator[DecodedFrame]:
@@ -44,7 +48,7 @@ class ArrayStream:
         rate = Fraction(self.place.rate or self.fps or USUAL_RATE).limit_denominator(100_000)
         clock = FrameClock(1 / rate, rate)
         self.facts = VideoFacts(codec="array", time_base=clock.time_base)
-        frames = scaled(timed(clock, self._pictures(), self.fps), Fraction(1), self.size, self.facts)
+        frames = scaled(timed(clock, self._pictures(), self.fps), Fraction(1), self.sizes, self.facts)
         try:
             empty = True
             for frame in frames:

@@ -79,6 +79,11 @@ class ClipRecord:
         return self.height * self.width * CHANNELS
 
     @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the frames in pixels."""
+        return self.height, self.width
+
+    @property
     def bytes(self) -> int:
         """Bytes of all frames."""
         return self.frames * self.frame_bytes

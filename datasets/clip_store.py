@@ -8,6 +8,7 @@ windows[0]  # uint8 (16, 64, 64, 3)
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from tokenreel.datasets.clip_record import (
 from tokenreel.datasets.clip_splits import leak_warning
 from tokenreel.datasets.curation import NO_RULES, CurationRules
 from tokenreel.datasets.found_video import VideoSource
+from tokenreel.datasets.frame_fit import Size
 from tokenreel.datasets.ingest import IngestSettings, ingest
 from tokenreel.datasets.video_folder import counted
 from tokenreel.datasets.video_source import video_source
@@ -93,9 +95,15 @@ class ClipStore:
         """The records of one split, in the order of the store."""
         return [record for record in self.records if record.split == name]
 
+    @property
+    def first_size(self) -> Size:
+        """(height, width) of the frames that it was made for; it may hold videos of other sizes beside."""
+        return self.info["settings"]["height"], self.info["settings"]["width"]
+
     def held_out_split(self, clip_frames: int) -> str:
-        """``val`` if one of its videos has ``clip_frames`` frames, else ``train``: better than nothing to judge by."""
-        return "val" if any(record.frames >= clip_frames for record in self.split("val")) else "train"
+        """``val`` if a video of it, of the first size, has so many frames; else ``train``, better than nothing."""
+        fit = (record.frames >= clip_frames and record.size == self.first_size for record in self.split("val"))
+        return "val" if any(fit) else "train"
 
     def frames(self, record: ClipRecord, start: int = 0, stop: int | None = None) -> np.ndarray:
         """Reads frames of one video.
@@ -135,24 +143,45 @@ class ClipStore:
 class ClipWindows:
     """All clips of ``clip_frames`` consecutive frames in one split, one at each start divisible by ``hop``.
 
+    A clip store may hold videos of several frame sizes; these are those of one of them (see ``clip_shapes`` for all).
+
     Attributes:
         store: The clip store.
-        records: The videos that are long enough, in the order of the store.
-        skipped: The videos that are shorter than a clip.
+        size: (height, width) of the frames: the one asked for, else the store's first.
+        records: The videos of that size that are long enough, in the order of the store.
+        skipped: The videos that are shorter than a clip, or of another size.
         clip_frames: Frames per clip.
         hop: Frames between the starts of neighbouring clips.
 
+    Args:
+        store: The clip store.
+        split: Which videos.
+        clip_frames: See above.
+        hop: See above.
+        size: See above.
+        below: Only videos with fewer frames than this.
+
     Raises:
-        ValueError: If no video of the split is long enough.
+        ValueError: If no such video of the split is long enough.
     """
 
-    def __init__(self, store: ClipStore, split: str, clip_frames: int, hop: int = 1) -> None:
+    def __init__(
+        self,
+        store: ClipStore,
+        split: str,
+        clip_frames: int,
+        hop: int = 1,
+        size: Size | None = None,
+        below: int | None = None,
+    ) -> None:
         if clip_frames < 1 or hop < 1:
             raise ValueError(f"clip_frames {clip_frames} and hop {hop}, expected at least 1 each")
         videos = store.split(split)
-        self.store, self.clip_frames, self.hop = store, clip_frames, hop
-        self.records = [record for record in videos if record.frames >= clip_frames]
-        self.skipped = [record for record in videos if record.frames < clip_frames]
+        self.store, self.clip_frames, self.hop, self.size = store, clip_frames, hop, size or store.first_size
+        lengths = range(clip_frames, below or sys.maxsize)
+        fits = [record.frames in lengths and record.size == self.size for record in videos]
+        self.records = [record for record, fit in zip(videos, fits, strict=True) if fit]
+        self.skipped = [record for record, fit in zip(videos, fits, strict=True) if not fit]
         if not self.records:
             raise ValueError(_too_short(store, split, videos, clip_frames))
         counts = [(record.frames - clip_frames) // hop + 1 for record in self.records]
@@ -172,6 +201,11 @@ class ClipWindows:
         video = int(np.searchsorted(self._ends, index, side="right"))
         before = int(self._ends[video - 1]) if video else 0
         return self.records[video], (int(index) - before) * self.hop
+
+    @property
+    def num_videos(self) -> int:
+        """Videos that the clips are of."""
+        return len(self.records)
 
     def places_of_clips(self) -> tuple[np.ndarray, np.ndarray]:
         """Of every clip the place of its video in ``records``, and its first frame: int64 (clips,) twice."""
@@ -206,7 +240,7 @@ class ClipWindows:
 
     def batch(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Several clips, uint8 (B, T, H, W, 3)."""
-        height, width = self.records[0].height, self.records[0].width
+        height, width = self.size
         # Copied once, straight into place: np.stack over clips took 15 times as long.
         clips = np.empty((len(ids), self.clip_frames, height, width, CHANNELS), np.uint8)
         for clip, index in zip(clips, ids, strict=True):
@@ -259,6 +293,9 @@ def open_or_ingest(
 
 def _opened_as_is(path: Path, settings: IngestSettings) -> ClipStore:
     store = ClipStore.open(path)
+    wanted_others = [list(size) for size in settings.others]
+    if (others := store.info["settings"].get("others", [])) != wanted_others:
+        raise ValueError(f"clip store {path} has other sizes {others}, expected {wanted_others}; give its videos")
     for name in ("height", "width", "fps"):
         got, wanted = store.info["settings"][name], getattr(settings, name)
         if got != wanted:
@@ -299,7 +336,14 @@ def _too_short(store: ClipStore, split: str, videos: list[ClipRecord], clip_fram
     if not videos:
         splits = ", ".join(sorted({record.split for record in store.records}))
         return f"no videos in split {split!r} of {store.path}, expected one of {splits}; add a folder {split}"
-    longest = max(videos, key=lambda record: record.frames)
+    fit = [record for record in videos if record.size == store.first_size]
+    if not fit:
+        height, width = store.first_size
+        return (
+            f"no video of split {split!r} has frames of {height}x{width}, expected some; name a size first that more "
+            "of them are nearest to (--size, --width)"
+        )
+    longest = max(fit, key=lambda record: record.frames)
     # Clips are cut in multiples of the tokenizer's time stride, most often 4.
     use = longest.frames // 4 * 4 or longest.frames
     return (

@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tokenreel.datasets.clip_shapes import parse_size
 from tokenreel.datasets.clip_store import ClipStore, ClipWindows, open_or_ingest
 from tokenreel.datasets.curation import NO_RULES, CurationRules
+from tokenreel.datasets.frame_fit import Size
 from tokenreel.datasets.ingest import Decoder, IngestSettings
 from tokenreel.datasets.origins import origins
 from tokenreel.datasets.world_states import WORLD_FILE
@@ -26,6 +28,9 @@ class DataSettings:
     """Height of the frames in pixels, and their width: scaled to cover it, then centre cropped."""
     width: int = 0
     """Width in pixels of frames that are not square; 0: as the height."""
+    more_sizes: tuple[str, ...] = ()
+    """Other frame sizes, HEIGHTxWIDTH: each video is brought to the size nearest its shape instead of being cut to one;
+    48x80 80x48, say, for wide and upright videos beside square ones."""
     fps: float = 10.0
     """Frames per second the videos are brought to, by time; 0 keeps every frame at its own rate."""
     part: str = ""
@@ -39,12 +44,20 @@ class DataSettings:
 
     def ingest_settings(self) -> IngestSettings:
         """How videos become frames."""
-        return IngestSettings(*self.frame_size, fps=self.fps or None, decoder=self.decoder, curation=self.curation)
+        others = tuple(self.frame_sizes[1:])
+        return IngestSettings(
+            *self.frame_size, fps=self.fps or None, decoder=self.decoder, curation=self.curation, others=others
+        )
 
     @property
-    def frame_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
+    def frame_size(self) -> Size:
+        """(height, width) in pixels; of several the first."""
         return self.size, self.width or self.size
+
+    @property
+    def frame_sizes(self) -> list[Size]:
+        """All of them."""
+        return [self.frame_size, *map(parse_size, self.more_sizes)]
 
     def describe(self, store: ClipStore) -> dict[str, Any]:
         """What shards and models keep of the videos they were made from, for :meth:`of_model`."""
@@ -54,6 +67,7 @@ class DataSettings:
             "fingerprint": store.fingerprint,
             "size": self.size,
             "width": self.width,
+            "more_sizes": list(self.more_sizes),
             "fps": self.fps,
             "part": self.part,
             "decoder": self.decoder,
@@ -71,6 +85,7 @@ class DataSettings:
             cache: Folder of decoded videos.
         """
         kept = {name: origin[name] for name in ("size", "width", "fps", "decoder")}
+        kept["more_sizes"] = tuple(origin.get("more_sizes", ()))
         # Models from before there was curation were trained on whole videos.
         rules = CurationRules(**origin["curation"]) if "curation" in origin else NO_RULES
         store = Path(origin["clip_store"])

@@ -8,7 +8,7 @@
 Frame counts and times come from decoding; what the header says is only a hint. PyAV is the reference decoder.
 """
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from tokenreel.datasets.decoded_frame import DecodedFrame, UnreadableVideo, VideoFacts
+from tokenreel.datasets.frame_fit import Size
 
 Decoder = Literal["pyav", "decord"]
 
@@ -38,6 +39,7 @@ class FrameStream:
         crop_bars: Whether to cut black bars off, see ``letterbox``.
         span: Seconds at which the video begins and ends (None: with the file) where it is a part of a file; only
             ``pyav`` reads those.
+        others: Other (height, width) that will do: each video is brought to the one nearest its shape.
 
     Raises:
         ValueError: If a size or rate is not positive, or the decoder is unknown.
@@ -52,14 +54,17 @@ class FrameStream:
         decoder: Decoder = "pyav",
         crop_bars: bool = False,
         span: tuple[float, float | None] = (0.0, None),
+        others: Sequence[Size] = (),
     ) -> None:
-        if height < 1 or width < 1:
-            raise ValueError(f"frame size {height}x{width}, expected at least 1x1; use e.g. 64x64")
+        self.sizes = [(height, width), *others]
+        for tall, wide in self.sizes:
+            if tall < 1 or wide < 1:
+                raise ValueError(f"frame size {tall}x{wide}, expected at least 1x1; use e.g. 64x64")
         if fps is not None and not 0 < fps <= 1000:
             raise ValueError(f"fps {fps}, expected more than 0 and at most 1000; use e.g. 10")
         if decoder not in ("pyav", "decord"):
             raise ValueError(f"decoder {decoder!r}, expected 'pyav' or 'decord'")
-        self.path, self.height, self.width, self.fps, self.decoder = path, height, width, fps, decoder
+        self.path, self.fps, self.decoder = path, fps, decoder
         self.crop_bars, self.span = crop_bars, span
         self.facts = VideoFacts()
 
@@ -82,17 +87,16 @@ class FrameStream:
             raise UnreadableVideo(self.facts.damaged or "no frame could be decoded")
 
     def _frames(self) -> Iterator[DecodedFrame]:
-        wanted = (self.height, self.width)
         # Imported here: the decoders are heavy, and decord exists on few platforms.
         if self.decoder == "decord":
             if self.span != (0.0, None):
                 raise UnreadableVideo("a part of a file, which decord does not read; use --decoder pyav")
             from tokenreel.datasets.decoding_decord import decord_frames
 
-            return decord_frames(self.path, wanted, self.fps, self.facts, self.facts.bars)
+            return decord_frames(self.path, self.sizes, self.fps, self.facts, self.facts.bars)
         from tokenreel.datasets.decoding_pyav import pyav_frames
 
-        return pyav_frames(self.path, wanted, self.fps, self.facts, self.facts.bars, self.span)
+        return pyav_frames(self.path, self.sizes, self.fps, self.facts, self.facts.bars, self.span)
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ def load_video(
     fps: float | None = None,
     max_frames: int | None = None,
     decoder: Decoder = "pyav",
+    others: Sequence[Size] = (),
 ) -> Video:
     """Reads a video file into memory, as ingest would see it.
 
@@ -125,6 +130,7 @@ def load_video(
         fps: Wanted frames per second; None keeps every frame.
         max_frames: Stop after so many frames; None reads to the end.
         decoder: ``pyav`` or ``decord``.
+        others: Other (height, width) that will do: it is brought to the one nearest its shape.
 
     Returns:
         The frames; of a damaged file those before the damage.
@@ -138,7 +144,7 @@ def load_video(
         raise FileNotFoundError(f"no video file at {path}; give the path of an existing video")
     if max_frames is not None and max_frames < 1:
         raise ValueError(f"max_frames {max_frames}, expected at least 1")
-    stream = FrameStream(path, height, width, fps, decoder)
+    stream = FrameStream(path, height, width, fps, decoder, others=others)
     try:
         # Closed at once, so that the facts are complete and the file is free.
         with closing(iter(stream)) as decoded:

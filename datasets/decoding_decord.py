@@ -7,7 +7,7 @@ pixel shape come from PyAV.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -18,7 +18,7 @@ import av
 
 from tokenreel.datasets.decoded_frame import DecodedFrame, UnreadableVideo, VideoFacts
 from tokenreel.datasets.decoding_pyav import open_video, reason, video_stream
-from tokenreel.datasets.frame_fit import NO_BARS, Bars, FrameFit
+from tokenreel.datasets.frame_fit import NO_BARS, Bars, FrameFit, Size
 from tokenreel.datasets.frame_times import FrameClock, at_rate
 
 CONTAINERS = {"mp4", "mov", "matroska", "avi"}
@@ -38,10 +38,10 @@ class _Header:
 
 
 def decord_frames(
-    path: Path, wanted: tuple[int, int], fps: float | None, facts: VideoFacts, bars: Bars = NO_BARS
+    path: Path, sizes: Sequence[Size], fps: float | None, facts: VideoFacts, bars: Bars = NO_BARS
 ) -> Iterator[DecodedFrame]:
     """Decodes with decord; see ``decoding.FrameStream``. ``facts`` are filled in on the way."""
-    header = _inspect(path, wanted, facts, bars)
+    header = _inspect(path, sizes, facts, bars)
     reader = _open(path, header)
     facts.source_frames = len(reader)
     times = list(header.clock.stamp((pts, index) for index, pts in enumerate(header.stamps)))
@@ -60,7 +60,7 @@ def decord_frames(
             yield DecodedFrame(header.fit.cut(pictures[index]), time, index)
 
 
-def _inspect(path: Path, wanted: tuple[int, int], facts: VideoFacts, bars: Bars) -> _Header:
+def _inspect(path: Path, sizes: Sequence[Size], facts: VideoFacts, bars: Bars) -> _Header:
     with open_video(path) as container:
         stream = video_stream(container)
         facts.codec = stream.codec_context.name
@@ -84,7 +84,7 @@ def _inspect(path: Path, wanted: tuple[int, int], facts: VideoFacts, bars: Bars)
         if frame is None:
             raise UnreadableVideo("no frame could be decoded")
         facts.source_height, facts.source_width = frame.height, frame.width
-        fit = FrameFit.of((frame.height, frame.width), wanted, frame.rotation, stream.sample_aspect_ratio, bars)
+        fit = FrameFit.of((frame.height, frame.width), sizes, frame.rotation, stream.sample_aspect_ratio, bars)
         facts.rotation = 90 * fit.quarter_turns
     return _Header(fit, clock, sorted(stamps))
 

@@ -1,7 +1,7 @@
 """Decoding with PyAV, the reference decoder."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
 from tokenreel.datasets.decoded_frame import DecodedFrame, UnreadableVideo, VideoFacts
-from tokenreel.datasets.frame_fit import NO_BARS, Bars, FrameFit, over_white
+from tokenreel.datasets.frame_fit import NO_BARS, Bars, FrameFit, Size, over_white
 from tokenreel.datasets.frame_times import FrameClock, at_rate
 
 Span = tuple[float, float | None]
@@ -21,7 +21,7 @@ WHOLE: Span = (0.0, None)
 
 def pyav_frames(
     path: Path,
-    wanted: tuple[int, int],
+    sizes: Sequence[Size],
     fps: float | None,
     facts: VideoFacts,
     bars: Bars = NO_BARS,
@@ -37,7 +37,7 @@ def pyav_frames(
             frames = _decoded(container, stream, facts)
             if span != WHOLE:
                 frames = _within(span, container, stream, facts)
-            yield from scaled(timed(clock, frames, fps), stream.sample_aspect_ratio, wanted, facts, bars)
+            yield from scaled(timed(clock, frames, fps), stream.sample_aspect_ratio, sizes, facts, bars)
         finally:
             facts.measured(clock)
 
@@ -143,7 +143,7 @@ def timed(
 def scaled(
     frames: Iterable[tuple[float, int, Any]],
     pixel_aspect: Fraction | None,
-    wanted: tuple[int, int],
+    sizes: Sequence[Size],
     facts: VideoFacts,
     bars: Bars = NO_BARS,
 ) -> Iterator[DecodedFrame]:
@@ -152,7 +152,7 @@ def scaled(
     Args:
         frames: From ``timed``.
         pixel_aspect: Width of a pixel divided by its height; None or 0 when unknown.
-        wanted: (height, width) in pixels.
+        sizes: Wanted (height, width) in pixels, of which the one nearest its shape is taken.
         facts: Of the video.
         bars: What is cut off at the sides.
     """
@@ -161,7 +161,7 @@ def scaled(
     image, image_index = np.empty(0, np.uint8), -1
     for time, index, frame in frames:
         if fit is None:
-            fit = FrameFit.of((frame.height, frame.width), wanted, frame.rotation, pixel_aspect, bars)
+            fit = FrameFit.of((frame.height, frame.width), sizes, frame.rotation, pixel_aspect, bars)
             facts.rotation = 90 * fit.quarter_turns
         if index != image_index:
             height, width = fit.coded_size

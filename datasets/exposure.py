@@ -13,19 +13,19 @@ from functools import cached_property
 
 import numpy as np
 
-from tokenreel.datasets.order import Order
+from tokenreel.datasets.bucket_order import BucketOrder
 
 
 @dataclass(frozen=True)
 class ExposureLedger:
     """The exposures of a run's clips and videos after any number of steps."""
 
-    order: Order
+    order: BucketOrder
     """Of the run; of any rank."""
     num_videos: int
     """Videos that the clips are of."""
-    clip_frames: int
-    """Frames of a clip."""
+    clip_frames: int | np.ndarray
+    """Frames of a clip; int64 (clips,) where they differ, all alike for one video."""
     hop: int
     """Frames from the start of one clip of a video to that of the next, as a rule."""
     places: tuple[np.ndarray, np.ndarray] | None
@@ -46,24 +46,22 @@ class ExposureLedger:
 
         A video as long as a clip is seen once with each clip that is drawn from it, a longer one less often.
         """
-        return self.videos(step) * self.clip_frames / self._frames
+        assert self.places is not None
+        return np.bincount(self.places[0], weights=self.clips(step) * self.clip_frames) / self._frames
 
     def told(self, step: int) -> dict[str, float]:
         """The exposures in a few numbers: ``per_clip``, ``per_video`` and ``through``.
 
         Of each the mean over all, and under names that end in ``_min``, ``_median``, ``_max`` those.
         """
-        epochs, begun = divmod(step * self.order.batch_size, self.order.num_items)
-        half = 2 * begun - self.order.num_items  # sorted, those seen once more come last
+        spread, drawn = self.order.spread(step), self.order.clips_by(step)
         told: dict[str, float] = {
-            "per_clip": step * self.order.batch_size / self.order.num_items,
-            "per_clip_min": epochs,
-            "per_clip_median": epochs + (0.5 if half == 0 else float(half > 0)),
-            "per_clip_max": epochs + (begun > 0),
-            "per_video": step * self.order.batch_size / self.num_videos,
+            "per_clip": drawn / self.order.num_items,
+            **{f"per_clip_{name}": value for name, value in spread.items()},
+            "per_video": drawn / self.num_videos,
         }
         if self.places is None:
-            return told | {"through": told["per_clip"] * max(1.0, self.clip_frames / self.hop)}
+            return told | {"through": told["per_clip"] * max(1.0, float(np.mean(self.clip_frames)) / self.hop)}
         for name, counts in (("per_video", self.videos(step)), ("through", self.through(step))):
             found = {"": counts.mean(), "_min": counts.min(), "_median": np.median(counts), "_max": counts.max()}
             told |= {name + which: float(value) for which, value in found.items()}
@@ -77,5 +75,5 @@ class ExposureLedger:
         first = np.full(self.num_videos, np.iinfo(np.int64).max)
         last = np.zeros(self.num_videos, np.int64)
         np.minimum.at(first, videos, starts)
-        np.maximum.at(last, videos, starts)
-        return last - first + self.clip_frames
+        np.maximum.at(last, videos, starts + self.clip_frames)
+        return last - first

@@ -1,5 +1,7 @@
 """How a coded picture becomes a frame of the wanted size: scaled to cover it, turned, cut at the centre."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
@@ -8,6 +10,9 @@ import numpy as np
 
 # Pixel shapes outside this range are broken headers rather than films.
 WIDEST_PIXEL = 4
+
+Size = tuple[int, int]
+"""(height, width) of frames in pixels."""
 
 
 class Bars(NamedTuple):
@@ -52,7 +57,7 @@ class FrameFit:
     def of(
         cls,
         source: tuple[int, int],
-        wanted: tuple[int, int],
+        sizes: Sequence[Size],
         rotation: float = 0.0,
         pixel_aspect: Fraction | None = None,
         bars: Bars = NO_BARS,
@@ -61,7 +66,7 @@ class FrameFit:
 
         Args:
             source: Coded (height, width) in pixels.
-            wanted: (height, width) in pixels.
+            sizes: (height, width) in pixels; of several the one whose shape is nearest, the first of equals.
             rotation: Degrees counter-clockwise by which players turn the picture.
             pixel_aspect: Width of a source pixel divided by its height; None or 0 when unknown.
             bars: What is to be cut off at the sides.
@@ -72,9 +77,10 @@ class FrameFit:
         turns = round(rotation / 90) % 4
         if turns % 2:
             tall, wide = wide, tall
-        height, width = wanted
+        inside = float(tall) * (1 - bars.top - bars.bottom), float(wide) * (1 - bars.left - bars.right)
+        height, width = min(sizes, key=lambda size: abs(math.log(inside[1] / inside[0] * size[0] / size[1])))
         if bars != NO_BARS:
-            return cls._without_bars((float(tall), float(wide)), wanted, turns, bars)
+            return cls._without_bars((float(tall), float(wide)), (height, width), turns, bars)
         # The side that would fall short decides the scale.
         if wide * height >= tall * width:
             return cls(height, width, turns, height, max(width, round(wide * height / tall)))

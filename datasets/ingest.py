@@ -28,6 +28,7 @@ from tokenreel.datasets.clip_splits import with_duplicates, with_splits
 from tokenreel.datasets.curation import NO_RULES, CurationRules
 from tokenreel.datasets.decoding import Decoder
 from tokenreel.datasets.found_video import FoundVideo, Rejected, VideoSource
+from tokenreel.datasets.frame_fit import Size
 from tokenreel.datasets.ingest_pool import decode_all
 from tokenreel.datasets.ingest_shots import LEFT_NOTHING, ShotWriter, records_of, rejection
 
@@ -44,6 +45,7 @@ class IngestSettings:
         time_limit: Seconds after which a file is given up.
         workers: Child processes that decode; 0 means one per CPU core.
         curation: What of the videos is kept; by default every video whole.
+        others: Other (height, width) that will do: each video is brought to the one nearest its shape.
     """
 
     height: int = 64
@@ -53,10 +55,14 @@ class IngestSettings:
     time_limit: float = 600.0
     workers: int = 0
     curation: CurationRules = NO_RULES
+    others: tuple[Size, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            raise ValueError(f"frame size {self.height}x{self.width}, expected at least 1x1; use e.g. 64x64")
+        for height, width in (sizes := [(self.height, self.width), *self.others]):
+            if height < 1 or width < 1:
+                raise ValueError(f"frame size {height}x{width}, expected at least 1x1; use e.g. 64x64")
+        if len(set(sizes)) < len(sizes):
+            raise ValueError(f"frame sizes {sizes}, expected each once; leave the second one out")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise ValueError(f"fps {self.fps}, expected more than 0 and at most 1000; use e.g. 10")
         if self.decoder not in ("pyav", "decord"):
@@ -70,7 +76,8 @@ class IngestSettings:
     def that_matter(self) -> dict[str, Any]:
         """The settings on which the pixels of the stored frames depend."""
         usual = {"height": self.height, "width": self.width, "fps": self.fps, "decoder": self.decoder}
-        return usual | ({"letterbox": True} if self.curation.letterbox else {})
+        usual |= {"letterbox": True} if self.curation.letterbox else {}
+        return usual | ({"others": [list(size) for size in self.others]} if self.others else {})
 
 
 def ingest(videos: VideoSource, settings: IngestSettings, folder: Path, console: Console) -> None:
@@ -100,7 +107,7 @@ def ingest(videos: VideoSource, settings: IngestSettings, folder: Path, console:
             if "rejected" in answer:
                 rejected.append(Rejected(video.name, answer["rejected"]))
                 continue
-            source = records_of(video, answer, settings.fps, (settings.height, settings.width))
+            source = records_of(video, answer, settings.fps)
             try:
                 kept = writer.write(source, Path(answer["part"]))
             except OSError as error:
@@ -148,6 +155,7 @@ def _decoded(
     jobs = (
         {
             **settings.that_matter,
+            "others": settings.others,
             "rules": settings.curation.told,
             **asdict(video.place),
             "part": str(parts.absolute() / f"{number}.u8"),

@@ -49,14 +49,13 @@ class Source:
         return [(frame - record.start, value) for frame, value in self.samples if record.start <= frame < stop]
 
 
-def records_of(video: FoundVideo, answer: dict[str, Any], fps: float | None, size: tuple[int, int]) -> Source:
+def records_of(video: FoundVideo, answer: dict[str, Any], fps: float | None) -> Source:
     """The records of what curation keeps of a video.
 
     Args:
         video: The file and what is said about it.
         answer: See ``ingest_worker.decode``.
         fps: Frames per second of the stored frames; None for the source's.
-        size: (height, width) of the stored frames in pixels.
     """
     facts = answer["facts"]
     stretches = [Stretch(**stretch) for stretch in answer["stretches"]]
@@ -68,8 +67,8 @@ def records_of(video: FoundVideo, answer: dict[str, Any], fps: float | None, siz
         split=video.split or "train",
         offset=0,
         frames=answer["frames"],
-        height=size[0],
-        width=size[1],
+        height=answer["height"],
+        width=answer["width"],
         fps=fps or facts["source_fps"],
         source_fps=facts["source_fps"],
         source_frames=facts["source_frames"],
@@ -95,7 +94,8 @@ def records_of(video: FoundVideo, answer: dict[str, Any], fps: float | None, siz
     ]
     told = {name: facts[name] for name in ("codec", "source_height", "source_width", "source_fps", "damaged")}
     told = {"file": video.name, **told, "fps": whole.fps, "frames": whole.frames, "stretches": []}
-    return Source(stretches, records, [(frame, value) for frame, value in answer["samples"]], size, told)
+    samples = [(frame, value) for frame, value in answer["samples"]]
+    return Source(stretches, records, samples, (whole.height, whole.width), told)
 
 
 def rejection(stretches: Sequence[Stretch]) -> str:

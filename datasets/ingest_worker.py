@@ -18,7 +18,7 @@ import numpy as np
 from tokenreel.datasets.array_stream import ArrayStream
 from tokenreel.datasets.curation import CurationRules, stretches_of
 from tokenreel.datasets.decoded_frame import UnreadableVideo
-from tokenreel.datasets.decoding import Decoder, FrameStream
+from tokenreel.datasets.decoding import FrameStream
 from tokenreel.datasets.found_video import VideoPlace
 from tokenreel.datasets.frame_measures import FrameMeasures
 
@@ -31,19 +31,20 @@ def decode(job: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         job: What a ``found_video.VideoPlace`` holds, ``part`` (file to write), ``height``, ``width``, ``fps``,
-            ``decoder``, ``rules`` (see ``curation.CurationRules``), and ``want_indices``: whether to return the source
-            index of each frame.
+            ``others`` (see ``decoding.FrameStream``), ``decoder``, ``rules`` (see ``curation.CurationRules``), and
+            ``want_indices``: whether to return the source index of each frame.
 
     Returns:
-        ``rejected`` with the reason; or ``frames``, ``sha256`` (see ``clip_record.ClipRecord``), ``facts``,
-        ``stretches`` (see ``curation.Stretch``), ``samples`` (frame and difference hash of some frames), ``indices``.
+        ``rejected`` with the reason; or ``frames``, ``height``, ``width``, ``sha256`` (see
+        ``clip_record.ClipRecord``), ``facts``, ``stretches`` (see ``curation.Stretch``), ``samples`` (frame and
+        difference hash of some frames), ``indices``.
 
     Raises:
         OSError: If the part cannot be written.
     """
     place = VideoPlace(**{f.name: job[f.name] for f in fields(VideoPlace)})
     rules = CurationRules(**job["rules"])
-    stream = _stream(place, (job["height"], job["width"]), job["fps"], job["decoder"], rules.letterbox)
+    stream = _stream(place, job, rules.letterbox)
     measures, indices = FrameMeasures(job["fps"] or 0, rules.still_share), []
     stored = hashlib.sha256()
     with open(job["part"], "wb") as part:
@@ -51,6 +52,7 @@ def decode(job: dict[str, Any]) -> dict[str, Any]:
             frames = iter(stream)
             while batch := list(islice(frames, FRAMES_AT_ONCE)):
                 images = np.stack([frame.image for frame in batch])
+                size = images.shape[1:3]
                 part.write(images.data)
                 if not place.is_whole_file:
                     stored.update(images.data)
@@ -66,6 +68,8 @@ def decode(job: dict[str, Any]) -> dict[str, Any]:
     stretches = stretches_of(measures, rules, job["fps"] or stream.facts.source_fps)
     return {
         "frames": measures.frames,
+        "height": size[0],
+        "width": size[1],
         "sha256": digest,
         "facts": asdict(stream.facts) | {"time_base": str(stream.facts.time_base)},
         "stretches": [asdict(stretch) for stretch in stretches],
@@ -74,12 +78,12 @@ def decode(job: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _stream(
-    place: VideoPlace, size: tuple[int, int], fps: float | None, decoder: Decoder, letterbox: bool
-) -> FrameStream | ArrayStream:
+def _stream(place: VideoPlace, job: dict[str, Any], letterbox: bool) -> FrameStream | ArrayStream:
+    height, width, fps, others = job["height"], job["width"], job["fps"], [tuple(size) for size in job["others"]]
     if place.reader == "array":
-        return ArrayStream(place, *size, fps)
-    return FrameStream(Path(place.path), *size, fps, decoder, letterbox, (place.begin, place.end))
+        return ArrayStream(place, height, width, fps, others)
+    span = (place.begin, place.end)
+    return FrameStream(Path(place.path), height, width, fps, job["decoder"], letterbox, span, others)
 
 
 def _sha256(path: str) -> str:

@@ -138,6 +138,8 @@ def _shows_the_same(frames: Frames, length: int, other: _Seen, ahead: int, neare
     mine = {t: _thumbnail(frames(t)) for t in places}
     nearby = {t + ahead + shift for t in places for shift in range(-SLACK, SLACK + 1)}
     theirs = {t: _thumbnail(other.frames(t)) for t in sorted(nearby) if 0 <= t < other.length}
+    if len({image.shape for image in (*mine.values(), *theirs.values())}) > 1:
+        return False  # cut to frames of another shape, they show other parts of the picture
     distances = []
     for shift in range(-SLACK, SLACK + 1):
         pairs = [(mine[t], theirs[t + ahead + shift]) for t in places if t + ahead + shift in theirs]

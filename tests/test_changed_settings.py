@@ -48,6 +48,8 @@ FIXED: dict[str, dict[str, str]] = {
         "model": "--model.width 32",
         "loss": "--loss.l1 0.5",
         "size": "--size 64",
+        "more_sizes": "--more-sizes 32x64",
+        "shorter_clips": "--shorter-clips 4",
         "width": "--width 64",
         "fps": "--fps 5",
         "clip_frames": "--clip-frames 4",

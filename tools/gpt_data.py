@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tokenreel.datasets.caption_table import CAPTIONS, TABLE_FILES, TEXTS_FILE, CaptionTable
+from tokenreel.datasets.clip_groups import ClipGroups
 from tokenreel.datasets.place import open_place
 from tokenreel.datasets.shard_cache import ShardCache
 from tokenreel.datasets.shard_job import PLAN_NAME
@@ -52,19 +53,29 @@ def shard_cache(settings: ShardSettings) -> ShardCache:
     return ShardCache(settings.cache, int(settings.cache_gib * 2**30))
 
 
-def open_shards(settings: ShardSettings, split: str, tokenizer: str | None = None) -> TokenShards:
-    """Open a split, and say which shards are left out, and when the copies do not fit; errors of `TokenShards.open`."""
+def open_shards(settings: ShardSettings, split: str, tokenizer: str | None = None) -> ClipGroups[TokenShards]:
+    """Open a split, and say which shards are left out, and when the copies do not fit; errors of `TokenShards.open`.
+
+    Clips of several shapes lie in a folder each, which the first one names.
+    """
     cache = shard_cache(settings)
-    shards = TokenShards.open(settings.shards, split, tokenizer, settings.verify, settings.skip_bad, cache)
-    for name, reason in shards.skipped.items():
-        ranks.say(f"{split}: going on without {name}: {reason}")
-    size = sum(entry.bytes for entry in shards.manifest.shards)
-    if shards.is_remote and size > cache.most_bytes:
+    first = TokenShards.open(settings.shards, split, tokenizer, settings.verify, settings.skip_bad, cache)
+    made_by, names = first.manifest.tokenizer, first.manifest.source.get("shapes", [split])
+    others = [
+        TokenShards.open(settings.shards, name, made_by, settings.verify, settings.skip_bad, cache)
+        for name in names[1:]
+    ]
+    groups = ClipGroups([first, *others])
+    for where, shards in zip(names, groups.groups, strict=True):
+        for name, reason in shards.skipped.items():
+            ranks.say(f"{where}: going on without {name}: {reason}")
+    size = sum(entry.bytes for shards in groups.groups for entry in shards.manifest.shards)
+    if first.is_remote and size > cache.most_bytes:
         ranks.say(
             f"{split}: the shards take {size / 2**30:.1f} GiB, their copies may take {settings.cache_gib:g}: they will "
             "be loaded over and over; raise --cache-gib"
         )
-    return shards
+    return groups
 
 
 def open_captions(settings: ShardSettings) -> CaptionTable:

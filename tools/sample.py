@@ -23,8 +23,10 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from tokenreel.datasets.clip_shapes import parse_size
 from tokenreel.datasets.data_source import DataSettings, held_out_windows
 from tokenreel.datasets.decoding import load_video
+from tokenreel.datasets.frame_fit import Size
 from tokenreel.datasets.video_writer import VideoFile, write_video
 from tokenreel.evaluation.film_strip import film_strip, side_by_side
 from tokenreel.generation import VideoModel
@@ -60,6 +62,9 @@ class Config(SamplingSettings):
     """Draw among the likeliest indices that together have this probability; 1 is all, and lets one index from the
     far tail break an object now and then. For clips from nothing rather 1: what may begin anywhere is unlikely at each
     place, and with less it begins too late or not at all."""
+    frame_size: str = ""
+    """HEIGHTxWIDTH of clips from nothing, for a model that was trained on several sizes; default: the first of them.
+    An --input is brought to the one nearest its shape."""
     last_frames: int = 0
     """Frames given that come after the new ones, which then fill in what lies between: the end of each validation
     clip, or what --input shows there. The model must have been trained with --infilling, and all fit its window."""
@@ -235,16 +240,25 @@ def _prompts(config: Config, count: int, model: VideoModel, more: int) -> tuple[
     """
     needed = config.given_frames + more
     if needed == 0:
-        empty = np.zeros((count, 0, *model.frame_size, 3), dtype=np.uint8)
+        empty = np.zeros((count, 0, *_size_from_nothing(config, model), 3), dtype=np.uint8)
         return empty, [ClipConditions()] * count
     return _from_input(config, count, model, needed) if config.input else _from_validation(config, count, model)
+
+
+def _size_from_nothing(config: Config, model: VideoModel) -> Size:
+    """Of frames without a prompt that tells it."""
+    size = parse_size(config.frame_size) if config.frame_size else model.frame_size
+    if size not in model.frame_sizes:
+        known = " or ".join(f"{height}x{width}" for height, width in model.frame_sizes)
+        raise ValueError(f"frame_size {config.frame_size}: expected {known}, the sizes this model was trained on")
+    return size
 
 
 def _from_input(config: Config, count: int, model: VideoModel, needed: int) -> tuple[np.ndarray, list[ClipConditions]]:
     """The video's first frames, once per sample; as many as there are, up to the window."""
     assert config.input is not None
-    height, width = model.frame_size
-    frames = load_video(config.input, height, width, model.fps, max_frames=model.window).frames
+    (height, width), *others = model.frame_sizes
+    frames = load_video(config.input, height, width, model.fps, max_frames=model.window, others=others).frames
     if len(frames) < needed:
         raise ValueError(
             f"{config.input} has {len(frames)} frames at {model.fps:g} fps, expected at least {needed}; ask for fewer "

@@ -14,6 +14,7 @@ missing ones. Whoever finds all of them there writes the manifest.
 
 import sys
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,6 +23,7 @@ from rich.progress import track
 
 from tokenreel.datasets.caption_table import CAPTIONS, TABLE_FILES, CaptionTable, write_caption_table
 from tokenreel.datasets.clip_passes import Augmentation, ClipPasses
+from tokenreel.datasets.clip_shapes import check_lengths, shape_name, shapes_in_words, windows_by_shape
 from tokenreel.datasets.clip_store import ClipStore, ClipWindows
 from tokenreel.datasets.condition_facts import condition_facts
 from tokenreel.datasets.data_source import DataSettings, open_data
@@ -67,6 +69,9 @@ class Config(Augmentation):
     """Folder or URL (s3://…, gs://…) for the shards: one folder per split in it."""
     clip_frames: int = 0
     """Frames per clip, the window the GPT will be trained on; 0: as the tokenizer was trained."""
+    shorter_clips: tuple[int, ...] | None = None
+    """Other lengths, for videos that have fewer frames; default: as the tokenizer was trained, if it was with these
+    --clip-frames."""
     hop: int = 4
     """Frames from the start of one clip to the next; less gives the GPT more clips of the same videos."""
     batch_size: int = 32
@@ -146,13 +151,16 @@ def _prepare(config: Config, rank: int, processes: int) -> tuple[VideoTokenizer,
     origin, place = read_provenance(home), open_place(config.out)
     clip_frames = config.clip_frames or origin["clip_frames"]
     source = DataSettings.of_model(origin["data"], config.data, config.cache)
-    tokenizer.config.grid(clip_frames, *source.frame_size)
+    trained_on = tuple(origin.get("shorter_clips", ())) if clip_frames == origin["clip_frames"] else ()
+    lengths = check_lengths(clip_frames, trained_on if config.shorter_clips is None else config.shorter_clips)
+    for length, size in product(lengths, source.frame_sizes):
+        tokenizer.config.grid(length, *size)
     encoder = TextEncoder.load(config.text_encoder, pick_device(config.device)) if config.text_encoder else None
     if isinstance(place, LocalPlace):
         check_writable(place.folder)
     with file_lock(config.cache / "tokenize.lock"):  # what one process makes the others find
         store = open_data(source)
-        windows = _windows(store, clip_frames, config.hop)
+        windows = _windows(store, lengths, config.hop)
         facts = _facts(store)
         told = source.describe(store) if config.data else origin["data"]
         carry_tokenizer(home, place)
@@ -160,20 +168,30 @@ def _prepare(config: Config, rank: int, processes: int) -> tuple[VideoTokenizer,
             facts["captions"] = _carry_captions(encoder, config.caption_words, store, place)
         elif "captions" in facts and config.caption_words:
             facts["captions"]["words"] = min(config.caption_words, facts["captions"]["words"])
-        jobs = [_job(config, tokenizer, home, clips, {"data": told, **facts}) for clips in windows.values()]
+        jobs = [
+            _job(config, tokenizer, home, names, part, {"data": told, **facts})
+            for names, parts in windows
+            for part in zip(names, parts, strict=True)
+        ]
         for job in jobs:
             store_plan(job.place, job.plan)
     return tokenizer, jobs
 
 
-def _windows(store: ClipStore, clip_frames: int, hop: int) -> dict[str, ClipWindows]:
-    """The clips of every split; a split other than "train" may have only videos that are too short."""
-    windows = {}
+def _windows(store: ClipStore, lengths: list[int], hop: int) -> list[tuple[list[str], list[ClipWindows]]]:
+    """For every split the clips of each shape, and the names of their folders.
+
+    A split other than "train" may have only videos that are too short.
+    """
+    windows = []
     for split in sorted({record.split for record in store.records}):
-        if split != "train" and not any(record.frames >= clip_frames for record in store.split(split)):
-            print(f"{split}: no video has {clip_frames} frames, nothing to tokenize")
+        if split != "train" and not any(record.frames >= lengths[-1] for record in store.split(split)):
+            print(f"{split}: no video has {lengths[-1]} frames, nothing to tokenize")
             continue
-        windows[split] = ClipWindows(store, split, clip_frames, hop)
+        parts = windows_by_shape(store, split, lengths, hop)
+        windows.append(([split, *(f"{split}-{shape_name(other)}" for other in parts[1:])], parts))
+        if len(parts) > 1:
+            print(f"{split}: clips of {shapes_in_words(parts)}")
     return windows
 
 
@@ -241,11 +259,18 @@ def _encode_captions(encoder: TextEncoder, store: ClipStore, folder: Path, most:
 
 
 def _job(
-    config: Config, tokenizer: VideoTokenizer, home: Path, windows: ClipWindows, source: dict[str, Any]
+    config: Config,
+    tokenizer: VideoTokenizer,
+    home: Path,
+    names: list[str],
+    part: tuple[str, ClipWindows],
+    source: dict[str, Any],
 ) -> SplitJob:
+    name, windows = part
     store, first = windows.store, windows.records[0]
     changes = {name: getattr(config, name) for name in Augmentation.__dataclass_fields__}
     clips = ClipPasses(windows, Augmentation(**changes) if first.split == "train" else Augmentation())
+    shapes = {"shapes": names} if len(names) > 1 else {}
     manifest = ShardManifest(
         tokenizer=fingerprint(home),
         stride=tokenizer.config.stride,
@@ -256,9 +281,9 @@ def _job(
         fps=store.info["settings"]["fps"],
         clip_frames=windows.clip_frames,
         hop=windows.hop,
-        source={"levels": list(tokenizer.config.digits), **source, **clips.told()},
+        source={"levels": list(tokenizer.config.digits), **source, **shapes, **clips.told()},
     )
-    place = open_place(config.out).child(first.split)
+    place = open_place(config.out).child(name)
     return SplitJob(clips, ShardPlan(manifest, len(clips), config.clips_per_shard), place)
 
 

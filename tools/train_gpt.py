@@ -9,6 +9,7 @@ continued into a video (samples/). The run folder's model/ carries a copy of the
 
 import math
 import time
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -19,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokenreel.datasets.bucket_order import order_over
+from tokenreel.datasets.clip_groups import ClipGroups
 from tokenreel.datasets.exposure import ExposureLedger
-from tokenreel.datasets.order import Order
 from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.tokenizer import VideoTokenizer, fingerprint
 from tokenreel.tokenizer.pretrained import read_judgement
@@ -121,16 +123,16 @@ class GPTStage:
 
     aim, level = Aim("val/bits_per_token", higher=False), BITS
 
-    def __init__(self, config: Config, shards: TokenShards, tokenizer: Path) -> None:
+    def __init__(self, config: Config, shards: ClipGroups[TokenShards], tokenizer: Path) -> None:
         self.config, self.shards, self.tokenizer_folder = config, shards, tokenizer
         self.tokenizer = VideoTokenizer.from_pretrained(tokenizer)
-        split, made_by = validation_split(config.shards), shards.manifest.tokenizer
-        self.held_out = open_shards(config, split, made_by)
-        manifest = shards.manifest
+        manifest, grids = shards.first.manifest, [group.manifest.grid for group in shards.groups]
+        self.held_out = open_shards(config, validation_split(config.shards), manifest.tokenizer)
         self.model = VideoGPT(
             GPTConfig(
                 codebook_size=manifest.codebook_size,
-                grid=manifest.grid,
+                grid=(max(t for t, _, _ in grids), max(h for _, h, _ in grids), max(w for _, _, w in grids)),
+                frames=tuple(dict.fromkeys((h, w) for _, h, w in grids)),
                 size=config.model,
                 levels=tuple(manifest.source.get("levels", ())),
                 factors=0 if config.factors == "auto" else int(config.factors),
@@ -141,14 +143,22 @@ class GPTStage:
                 decoding=config.decoding,
                 infilling=config.infilling,
                 z_loss=config.z_loss,
-                fps=manifest.fps or shards.clip(0)[1]["fps"],
+                fps=manifest.fps or shards.first.clip(0)[1]["fps"],
                 tokenizer=fingerprint(tokenizer),
             )
         )
         self.model.backbone.checkpoint_activations = config.checkpoint_activations
         encoded = self.model.config.conditions.text_encoder
         self.caption_table = open_captions(config) if encoded else None
-        self.order = Order(len(shards), config.batch_size, config.seed, ranks.rank(), ranks.world_size())
+        self.order = order_over(
+            [len(group) for group in shards.groups],
+            [math.prod(grid) for grid in grids],
+            config.batch_size,
+            config.seed,
+            ranks.rank(),
+            ranks.world_size(),
+            config.accumulate,
+        )
         self._trained = 0.0  # seconds since the last validation
         self.parent = started_from(config, partial(start_gpt, self.model, tokenizer))
 
@@ -171,34 +181,38 @@ class GPTStage:
     def metrics(self, output: GPTOutput, steps: int, seconds: float) -> dict[str, float]:
         """Bits, speed, exposures."""
         self._trained += seconds
-        tokens = steps * self.config.batch_size * self.model.config.num_indices
+        tokens = steps * self.order.clips_per_step * self._indices_per_clip(self.shards)
         return {"train/bits_per_token": self.error(output), "speed/tokens_per_s": tokens / seconds}
 
     @torch.no_grad()
     def evaluate(self, step: int, folder: Path) -> Evaluation:
         """Bits on held-out clips; the same few prompts continued, judged and shown."""
         device = self.model.device
-        count, losses = min(VALIDATION_CLIPS, len(self.held_out)), []
+        count, nats, indices = min(VALIDATION_CLIPS, len(self.held_out)), 0.0, 0
         chosen = np.linspace(0, len(self.held_out) - 1, count).round().astype(int)
         mine, at_once = ranks.own_cut(chosen), ranks.share(self.config.batch_size, 1)
-        for begin in range(0, len(mine), at_once):
-            part = mine[begin : begin + at_once]
+        for part in self.held_out.batches(mine, at_once):
             inputs = {name: tensor.to(device) for name, tensor in self._inputs(self.held_out, part).items()}
-            losses += [self.model(**inputs).loss.item()] * len(part)
-        bits = float(ranks.gathered([sum(losses)]).sum()) / count / math.log(2)
-        manifest = self.shards.manifest
-        pixels = math.prod((manifest.clip_frames, *manifest.frame_size))
+            nats += self.model(**inputs).loss.item() * inputs["indices"].numel()
+            indices += inputs["indices"].numel()
+        bits = float(np.divide(*ranks.gathered([nats, indices]).sum(0))) / math.log(2)
         metrics: dict[str, float | str] = {
             "val/bits_per_token": bits,
-            "val/bits_per_pixel": bits * self.model.config.num_indices / pixels,
+            "val/bits_per_pixel": bits / math.prod(self.shards.first.manifest.stride),
             **self._exposed(step),
             **{f"tokenizer/{name}": value for name, value in read_judgement(self.tokenizer_folder).items()},
         }
+        chosen = chosen[chosen < len(self.held_out.first)]  # clips of one shape
         # The first rank alone samples; the others wait for it, as they do for its pictures.
-        if not self.config.samples or self.model.config.grid[0] < 2 or not ranks.is_first():
+        if not self.config.samples or self.held_out.first.manifest.grid[0] < 2 or not ranks.is_first():
             return Evaluation(metrics, list)
         made = self._sampled(chosen)
         return Evaluation({**metrics, **made.metrics}, partial(made.write, self.config.samples, step, folder))
+
+    @staticmethod
+    def _indices_per_clip(shards: ClipGroups[TokenShards]) -> float:
+        """On average."""
+        return sum(len(group) * math.prod(group.manifest.grid) for group in shards.groups) / len(shards)
 
     def exposures(self, step: int) -> dict[str, float]:
         """How often clips and videos have been seen after so many steps."""
@@ -207,9 +221,10 @@ class GPTStage:
     @cached_property
     def ledger(self) -> ExposureLedger:
         """Of the training clips; opened when it is needed, since it reads the records of all shards."""
-        manifest = self.shards.manifest
+        manifest, groups = self.shards.first.manifest, self.shards.groups
         places, videos = self.shards.places_of_clips(), self.shards.num_videos
-        return ExposureLedger(self.order, videos, manifest.clip_frames, manifest.hop, places)
+        frames = np.repeat([group.manifest.clip_frames for group in groups], [len(group) for group in groups])
+        return ExposureLedger(self.order, videos, frames, manifest.hop, places)
 
     def export(self, folder: Path, step: int) -> None:
         """Save the model folder with its tokenizer and where it comes from."""
@@ -221,7 +236,7 @@ class GPTStage:
                 **{f"exposures_{name}": value for name, value in self.exposures(step).items()},
                 peak_memory_mb=peak_memory_mb(self.model.device),
                 shards={"folder": self.config.shards, "clips": len(self.shards)},
-                data=self.shards.manifest.source.get("data"),
+                data=self.shards.first.manifest.source.get("data"),
                 init_from=self.parent,
             ),
             tokenizer=self.tokenizer_folder,
@@ -253,7 +268,7 @@ class GPTStage:
         share = {"speed/sampling_share": spent / (spent + trained)} if trained else {}
         return made._replace(metrics=made.metrics | share)
 
-    def _inputs(self, shards: TokenShards, clips: np.ndarray) -> dict[str, Tensor]:
+    def _inputs(self, shards: ClipGroups[TokenShards], clips: np.ndarray) -> dict[str, Tensor]:
         indices, records = shards.batch(clips)
         known = self.model.config.conditions
         told = [known.of_record(record) for record in records]
@@ -261,6 +276,12 @@ class GPTStage:
         conditions = known.tensors(told, indices.shape[1], vectors)
         present = {name: part for name, part in conditions._asdict().items() if part is not None}
         return {"indices": torch.from_numpy(indices), **present}
+
+
+def _folders(shards: ClipGroups[TokenShards]) -> Iterator[tuple[str, TokenShards]]:
+    """The clips of each shape and what names of their shards begin with, wherever they lie."""
+    for number, group in enumerate(shards.groups):
+        yield (f"{shards.first.manifest.source['shapes'][number]}/" if number else ""), group
 
 
 def _cure(config: Config) -> tuple[str, str]:
@@ -278,14 +299,14 @@ def train_gpt(config: Config) -> None:
 
 def _train(config: Config) -> None:
     shards = open_shards(config, "train")
-    tokenizer = matching_tokenizer(config, shards.manifest.tokenizer, config.tokenizer)
+    manifest = shards.first.manifest
+    tokenizer = matching_tokenizer(config, manifest.tokenizer, config.tokenizer)
     torch.manual_seed(config.seed)
     stage = GPTStage(config, shards, tokenizer)
-    manifest = shards.manifest
     made_of = {"tokenizer": manifest.tokenizer, "grid": manifest.grid, "hop": manifest.hop, "clips": len(shards)}
     made_of["gpt_format_version"] = FORMAT_VERSION
-    if shards.skipped:  # the order counts clips without them
-        made_of["without"] = sorted(shards.skipped)
+    if skipped := [f"{where}{name}" for where, group in _folders(shards) for name in group.skipped]:
+        made_of["without"] = sorted(skipped)  # the order counts clips without them
     resolved: dict[str, Any] = {**asdict(replace(config, resume=False)), "made_of": {**made_of, **manifest.source}}
     resolved["parent"] = stage.parent
     ranks.say(told(stage.model.config.conditions, config.conditions))

@@ -12,6 +12,7 @@ import math
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,10 +20,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenreel.datasets.clip_store import ClipStore, ClipWindows
+from tokenreel.datasets.bucket_order import order_over
+from tokenreel.datasets.clip_groups import ClipGroups
+from tokenreel.datasets.clip_shapes import check_lengths, shapes_in_words, windows_by_shape
+from tokenreel.datasets.clip_store import ClipStore
 from tokenreel.datasets.data_source import DataSettings, held_out_windows, open_data
 from tokenreel.datasets.exposure import ExposureLedger
-from tokenreel.datasets.order import Order
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.evaluation.fidelity import motion_kept, psnr
 from tokenreel.evaluation.film_strip import side_by_side, write_film_strip
@@ -57,6 +60,8 @@ class Config(DataSettings, TrainingSettings):
     """Folder of this run."""
     clip_frames: int = 16
     """Frames per training clip; a multiple of the temporal stride."""
+    shorter_clips: tuple[int, ...] = ()
+    """Other lengths, for videos that have fewer frames than that: each gives the longest clips that it can."""
     augment: Literal["none", "flip"] = "none"
     """"flip" mirrors half of the clips left to right (torchvision); for videos that could as well be mirrored."""
     train: Literal["all", "decoder"] = "all"
@@ -65,6 +70,11 @@ class Config(DataSettings, TrainingSettings):
     """Stride, width, depth, quantizer."""
     loss: LossConfig = field(default_factory=LossConfig)
     """Terms that the tokenizer trains on, and their weights."""
+
+    @property
+    def clip_lengths(self) -> list[int]:
+        """Frames of clips, the longest first."""
+        return check_lengths(self.clip_frames, self.shorter_clips)
 
 
 TOOL_PRESETS = {
@@ -77,7 +87,7 @@ TOOL_PRESETS = {
 }  # fmt: skip
 
 FIXED = {
-    *("model", "loss", "videos", "size", "width", "fps", "clip_frames", "augment"),
+    *("model", "loss", "videos", "size", "width", "more_sizes", "fps", "clip_frames", "shorter_clips", "augment"),
     *("seed", "batch_size", "precision", "train", "init_from"),
 }
 """What a resumed run may not change: its batches, its model, and what the loss means."""
@@ -90,8 +100,17 @@ class TokenizerStage:
 
     def __init__(self, config: Config, store: ClipStore) -> None:
         self.config, self.store = config, store
-        self.windows = ClipWindows(store, "train", config.clip_frames)
-        self.order = Order(len(self.windows), config.batch_size, config.seed, ranks.rank(), ranks.world_size())
+        self.windows = ClipGroups(windows_by_shape(store, "train", config.clip_lengths))
+        pixels = [windows.clip_frames * math.prod(windows.size) for windows in self.windows.groups]
+        self.order = order_over(
+            [len(windows) for windows in self.windows.groups],
+            pixels,
+            config.batch_size,
+            config.seed,
+            ranks.rank(),
+            ranks.world_size(),
+            config.accumulate,
+        )
         self.model = TokenizerObjective(VideoTokenizer(config.model), config.loss)
         self.parent = started_from(config, partial(start_tokenizer, self.model.tokenizer))
         if config.train == "decoder":
@@ -109,7 +128,7 @@ class TokenizerStage:
         chance = self.order.chance(step)[:, 1]
         batch = {"video": _flipped(video, chance % 2 == 0) if self.config.augment == "flip" else video}
         if self.config.loss.perceptual:
-            drawn = [np.random.default_rng(own).random(self.config.clip_frames, np.float32) for own in chance]
+            drawn = [np.random.default_rng(own).random(video.shape[2], np.float32) for own in chance]
             batch["chance"] = torch.from_numpy(np.stack(drawn))
         return batch
 
@@ -133,7 +152,7 @@ class TokenizerStage:
             "train/psnr": output.psnr.item(),
             "codebook/perplexity": self.usage.perplexity,
             "codebook/dead_codes": self.usage.dead_codes,
-            "speed/clips_per_s": steps * self.config.batch_size / seconds,
+            "speed/clips_per_s": steps * self.order.clips_per_step / seconds,
         }
 
     @torch.no_grad()
@@ -172,9 +191,9 @@ class TokenizerStage:
     @cached_property
     def ledger(self) -> ExposureLedger:
         """Of the training clips."""
-        windows = self.windows
-        places, videos = windows.places_of_clips(), len(windows.records)
-        return ExposureLedger(self.order, videos, windows.clip_frames, windows.hop, places)
+        groups, videos = self.windows.groups, self.windows.num_videos
+        frames = np.repeat([group.clip_frames for group in groups], [len(group) for group in groups])
+        return ExposureLedger(self.order, videos, frames, 1, self.windows.places_of_clips())
 
     def export(self, folder: Path, step: int) -> None:
         """Save the model folder with where it comes from."""
@@ -184,6 +203,7 @@ class TokenizerStage:
                 step=step,
                 seed=self.config.seed,
                 clip_frames=self.config.clip_frames,
+                shorter_clips=list(self.config.shorter_clips),
                 **{name.removeprefix("data/"): value for name, value in self._data_facts(step).items()},
                 **{f"val_{name}": value for name, value in self.judged.items()},
                 peak_memory_mb=peak_memory_mb(next(self.model.parameters()).device),
@@ -204,8 +224,8 @@ class TokenizerStage:
 
     def _data_facts(self, step: int) -> dict[str, float]:
         """How often clips and videos were drawn, and how many of the videos are copies."""
-        videos = len(self.windows.records)
-        copies = sum("duplicate_of" in record.flags for record in self.windows.records)
+        videos = self.windows.num_videos
+        copies = sum("duplicate_of" in record.flags for group in self.windows.groups for record in group.records)
         return {
             **{f"data/exposures_{name}": value for name, value in self.exposures(step).items()},
             "data/duplicate_videos_share": copies / videos,
@@ -247,9 +267,9 @@ def _check_losses(config: Config) -> None:
             f"evaluate_every {every}: expected a validation between {share:.0%} and the end of {config.steps} steps, "
             f"since it starts the adversarial term; use --evaluate-every {max(1, config.steps // 20)}"
         )
-    if config.loss.perceptual and min(config.frame_size) < SMALLEST_IMAGE:
+    if config.loss.perceptual and min(map(min, config.frame_sizes)) < SMALLEST_IMAGE:
         raise ValueError(
-            f"frames of {config.frame_size} are too small for the perceptual loss, expected at least {SMALLEST_IMAGE} "
+            f"frames of {config.frame_sizes} are too small for the perceptual loss, expected at least {SMALLEST_IMAGE} "
             f"pixels a side; use a larger --size or --loss.perceptual 0"
         )
 
@@ -277,7 +297,8 @@ def train_tokenizer(config: Config) -> None:
 
 
 def _train(config: Config) -> None:
-    config.model.grid(config.clip_frames, *config.frame_size)
+    for length, size in product(config.clip_lengths, config.frame_sizes):
+        config.model.grid(length, *size)
     _check_losses(config)
     _check_parts(config)
     if config.train == "decoder" and config.init_from is None:
@@ -286,8 +307,11 @@ def _train(config: Config) -> None:
     with ranks.first_of_machine_first():
         store = open_data(config)
     stage = TokenizerStage(config, store)
-    if stage.windows.skipped:
-        ranks.say(f"{len(stage.windows.skipped)} videos are shorter than {config.clip_frames} frames and are left out")
+    shortest = config.clip_lengths[-1]
+    if short := sum(record.frames < shortest for record in store.split("train")):
+        ranks.say(f"{short} videos are shorter than {shortest} frames and are left out")
+    if len(stage.windows.groups) > 1:
+        ranks.say(f"clips of {shapes_in_words(stage.windows.groups)}; figures of validation are of the first")
     if words := forecast(stage.exposures(config.steps)["through"], *_cure(config)):
         ranks.say(words)
     resolved = {**asdict(replace(config, resume=False)), "videos": stage.store.fingerprint}
