@@ -378,7 +378,7 @@ def test_bars_are_cut_from_any_shape() -> None:
             for bars in (Bars(0.2, 0.2, 0, 0), Bars(0, 0.01, 0.3, 0.25), Bars(0.25, 0.25, 0.25, 0.25)):
                 for turns in range(4):
                     coded = upright if turns % 2 == 0 else upright[::-1]
-                    fit = FrameFit.of(coded, wanted, 90 * turns, bars=bars)
+                    fit = FrameFit.of(coded, [wanted], 90 * turns, bars=bars)
                     rows = np.linspace(0, 1, fit.scaled_height, endpoint=False) + 0.5 / fit.scaled_height
                     columns = np.linspace(0, 1, fit.scaled_width, endpoint=False) + 0.5 / fit.scaled_width
                     cut = fit.cut(np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1))

@@ -159,13 +159,13 @@ def test_shorter_side_is_scaled_and_the_centre_cut(tmp_path: Path) -> None:
 
 
 def test_fit_covers_the_wanted_size() -> None:
-    assert FrameFit.of((210, 160), (64, 64)) == FrameFit(64, 64, 0, 84, 64)
-    assert FrameFit.of((210, 160), (64, 64), rotation=-90).quarter_turns == 3
-    assert FrameFit.of((210, 160), (64, 64), rotation=-90).coded_size == (84, 64)
+    assert FrameFit.of((210, 160), [(64, 64)]) == FrameFit(64, 64, 0, 84, 64)
+    assert FrameFit.of((210, 160), [(64, 64)], rotation=-90).quarter_turns == 3
+    assert FrameFit.of((210, 160), [(64, 64)], rotation=-90).coded_size == (84, 64)
     # Kinetics clips squeezed to 340x256 say so in their pixel shape: they are 16:9.
-    assert FrameFit.of((256, 340), (64, 64), pixel_aspect=Fraction(64, 51)).scaled_width == 107
-    assert FrameFit.of((256, 340), (64, 64), pixel_aspect=Fraction(64, 1)).scaled_width == 85
-    assert FrameFit.of((1, 1), (64, 32)).coded_size == (64, 64)
+    assert FrameFit.of((256, 340), [(64, 64)], pixel_aspect=Fraction(64, 51)).scaled_width == 107
+    assert FrameFit.of((256, 340), [(64, 64)], pixel_aspect=Fraction(64, 1)).scaled_width == 85
+    assert FrameFit.of((1, 1), [(64, 32)]).coded_size == (64, 64)
 
 
 @pytest.mark.parametrize("pix_fmt", ["gray", "yuv420p10le", "yuva444p", "gbrp16le"])

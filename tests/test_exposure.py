@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tokenreel.datasets import order as order_file
+from tokenreel.datasets.bucket_order import Bucket, BucketOrder
 from tokenreel.datasets.exposure import ExposureLedger
 from tokenreel.datasets.large_shuffle import LargeShuffle
 from tokenreel.datasets.order import Order
@@ -24,7 +25,7 @@ def either(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.usefixtures("either")
 @pytest.mark.parametrize("batch_size", [4, 13, 30])
 def test_the_ledger_is_what_one_would_count(batch_size: int) -> None:
-    order = Order(13, batch_size, seed=5)
+    order = BucketOrder([Bucket(13, batch_size)], seed=5)
     ledger = ExposureLedger(order, 3, 8, 4, (VIDEO_OF_CLIP, STARTS))
     rough = ExposureLedger(order, 3, 8, 4, None)
     clips = np.zeros(13, np.int64)
@@ -37,6 +38,19 @@ def test_the_ledger_is_what_one_would_count(batch_size: int) -> None:
         assert told["per_clip"] == pytest.approx(step * batch_size / 13) and told["per_video_max"] == max(videos)
         assert (told["per_clip_min"], told["per_clip_median"]) == (clips.min(), np.median(clips))
         assert rough.told(step).items() <= {**told, "through": pytest.approx(2 * told["per_clip"])}.items()
+        np.add.at(clips, order.batch(step), 1)
+
+
+def test_the_ledger_of_clips_of_several_lengths() -> None:
+    order = BucketOrder([Bucket(6, 2), Bucket(7, 3)], seed=2)
+    videos, starts = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2, 3]), np.array([0, 4, 8, 0, 4, 8, *range(6), 0])
+    frames = np.array([16] * 6 + [4] * 7)
+    ledger, clips = ExposureLedger(order, 4, frames, 1, (videos, starts)), np.zeros(13, np.int64)
+    for step in range(40):
+        assert np.array_equal(ledger.clips(step), clips)
+        seen = [(clips * frames)[videos == video].sum() for video in range(4)]
+        assert ledger.through(step) == pytest.approx(np.array(seen) / np.array([24, 24, 9, 4]))
+        assert ledger.told(step)["per_clip_max"] == clips.max()
         np.add.at(clips, order.batch(step), 1)
 
 

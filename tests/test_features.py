@@ -112,11 +112,11 @@ def test_torchscript_files_are_given_what_they_know(clips: np.ndarray, tmp_path:
 
 
 def test_a_video_encoder_of_transformers(clips: np.ndarray, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers", reason="the encoders are its")
     # In a process of its own, since half an import would be left behind for other tests.
     probe = [sys.executable, "-c", "from transformers import VideoMAEModel"]
     if subprocess.run(probe, capture_output=True, check=False).returncode:
-        pytest.skip("transformers cannot import VideoMAE here: torchvision does not fit this torch")
+        pytest.skip("transformers is not installed, or cannot import VideoMAE: torchvision does not fit this torch")
+    transformers = pytest.importorskip("transformers", reason="the encoders are its")
     config = transformers.VideoMAEConfig(
         image_size=32, num_frames=4, tubelet_size=2, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
         intermediate_size=16, decoder_num_hidden_layers=1, decoder_hidden_size=16, decoder_num_attention_heads=2,

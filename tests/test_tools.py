@@ -10,6 +10,7 @@ import pytest
 from accelerate.state import AcceleratorState
 from PIL import Image
 
+from tokenreel.datasets.clip_groups import ClipGroups
 from tokenreel.datasets.decoding import FrameStream, load_video
 from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.datasets.video_writer import write_video
@@ -251,7 +252,8 @@ def test_captions_and_requests_condition_samples(tmp_path: Path) -> None:
 
 def test_what_the_shards_say_of_a_clip_is_told_in_training() -> None:
     shards = TokenShards.open(Path("tokens"), "train")
-    stage = train_gpt.GPTStage(train_gpt.Config(shards=Path("tokens"), batch_size=3), shards, Path("tok/model"))
+    groups = ClipGroups([shards])
+    stage = train_gpt.GPTStage(train_gpt.Config(shards="tokens", batch_size=3), groups, Path("tok/model"))
     batch = stage.batch(0)
     records = [shards.clip(number)[1] for number in stage.order.batch(0)]
     labels = stage.model.config.conditions.labels

@@ -269,8 +269,8 @@ def _check_losses(config: Config) -> None:
         )
     if config.loss.perceptual and min(map(min, config.frame_sizes)) < SMALLEST_IMAGE:
         raise ValueError(
-            f"frames of {config.frame_sizes} are too small for the perceptual loss, expected at least {SMALLEST_IMAGE} "
-            f"pixels a side; use a larger --size or --loss.perceptual 0"
+            f"frames of {min(config.frame_sizes, key=min)} are too small for the perceptual loss, expected at least "
+            f"{SMALLEST_IMAGE} pixels a side; use a larger --size or --loss.perceptual 0"
         )
 
 
