@@ -171,7 +171,8 @@ def test_slow_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ClipWindows, "batch", batch)
     monkeypatch.setattr("tokenreel.training.meter.time.perf_counter", lambda: now() + slept[0])
     call(f"{TOKENIZER} --data world --run {tmp_path}/run --steps 8")
-    assert "expected a few per cent: put the decoded videos (--cache)" in told(tmp_path / "run")["idle on data"]
+    sentence = told(tmp_path / "run")["idle on data"]
+    assert "expected a few per cent: raise --workers (now 0), put the decoded videos (--cache) on a local" in sentence
 
 
 # data

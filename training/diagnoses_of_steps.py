@@ -112,8 +112,8 @@ def waiting_for_data(history: History) -> Diagnosis | None:
         "idle on data",
         history.step,
         f"{median(shares):.0%} of the time goes by waiting for batches (speed/data_wait_share), expected a few per "
-        f"cent: put {store} on a local disk, give the machine memory to keep them in, or end other programs that read "
-        "or compute; a larger model costs nothing until the share is small",
+        f"cent: raise {history.option('workers')}, put {store} on a local disk, give the machine memory to keep them "
+        "in, or end other programs that read or compute; a larger model costs nothing until the share is small",
     )
 
 
