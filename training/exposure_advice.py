@@ -19,7 +19,7 @@ def advice(times: float, judge: str, remedy: str) -> str | None:
     """What follows from how often each video is seen through, or None if it is few times.
 
     Args:
-        times: Of the median video.
+        times: Of an average frame of an average video.
         judge: The validation metric to watch, and which way is bad.
         remedy: What helps beside more videos and fewer steps.
     """

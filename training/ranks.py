@@ -26,6 +26,16 @@ LARGEST, SMALLEST = ("data/max", "memory/peak_mb"), ("data/min",)
 """Metrics of which all ranks' extreme is told; of all others their mean."""
 LOST = ("Connection closed by peer", "Connection reset by peer", "Timed out", "Broken pipe", "Connection refused")
 
+OTHER_WAYS = {
+    "ACCELERATE_USE_FSDP": "--use_fsdp",
+    "ACCELERATE_USE_DEEPSPEED": "--use_deepspeed",
+    "ACCELERATE_USE_MEGATRON_LM": "--use_megatron_lm",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "--use_parallelism_config",
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "--gradient_accumulation_steps",
+    "ACCELERATE_DYNAMO_BACKEND": "--dynamo_backend",
+}
+"""Settings of accelerate's own, by how it hands them to the processes, which would change what is trained unseen."""
+
 _group: distributed.ProcessGroup | None = None
 
 
@@ -48,11 +58,23 @@ def join(settings: TrainingSettings) -> None:
     """Meet the other processes that a launcher started, and take the device that is this one's.
 
     Raises:
-        ValueError: If they were started without saying where they meet, the device is absent, or the batch cannot be
-            cut into equal parts.
+        ValueError: If they were started without saying where they meet or with settings that work otherwise here, the
+            device is absent, or the batch cannot be cut into equal parts.
     """
+    _refuse_other_ways()
     _meet(settings.device)
     share(settings.batch_size, settings.accumulate)
+
+
+def _refuse_other_ways() -> None:
+    for name, option in OTHER_WAYS.items():
+        value = os.environ.get(name, "no")
+        if value.lower() not in ("", "no", "false", "0", "1" if name.endswith("STEPS") else "no"):
+            raise ValueError(
+                f"accelerate was launched with {option} ({name}={value}), expected none of it: every process holds the "
+                "whole model here; leave it out (accelerate config may have set it), and use this tool's own "
+                "--accumulate, --compile and --precision"
+            )
 
 
 def _meet(device: DeviceName) -> None:
