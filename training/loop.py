@@ -93,6 +93,7 @@ def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], f
     ranks.check_joined()
     # Depthwise kernels have an axis of length 1, whose stride means nothing.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")  # torch 2.11 knows no other name
     device = pick_device(settings.device)
     with ranks.first_alone():
         if ranks.is_first():
