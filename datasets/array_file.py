@@ -81,7 +81,8 @@ def read_array(path: Path, member: str) -> np.ndarray:
         ValueError: If it cannot be read.
     """
     try:
-        return np.asarray(open_array(str(path), member)[()])
+        # Not what was kept of an earlier reading: the file may have changed.
+        return np.asarray(open_array.__wrapped__(str(path), member)[()])
     except (OSError, EOFError, LookupError, zipfile.BadZipFile) as error:
         raise ValueError(f"cannot read {member} of {path} ({error}); download or convert it again") from error
 

@@ -90,10 +90,12 @@ def ingest(videos: VideoSource, settings: IngestSettings, folder: Path, console:
         console: Shows a progress bar, unless it is quiet.
 
     Raises:
-        ValueError: If metadata are broken, or not one video could be read.
+        ValueError: If metadata are broken, a rule does not fit, or not one video could be read.
         OSError: If the store cannot be written.
     """
     found, rejected = videos.describe()
+    if settings.curation.letterbox and any(video.place.reader == "array" for video in found):
+        raise ValueError(f"curation.letterbox looks for bars in video files, {videos.root} has arrays; leave it out")
     records: list[ClipRecord] = []
     sources: list[dict[str, Any]] = []
     with (

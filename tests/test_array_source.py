@@ -13,6 +13,7 @@ import pytest
 from tokenreel.datasets.array_source import ArraySource
 from tokenreel.datasets.array_stream import ArrayStream
 from tokenreel.datasets.clip_store import ClipStore, open_or_ingest
+from tokenreel.datasets.curation import CurationRules
 from tokenreel.datasets.found_video import VideoPlace
 from tokenreel.datasets.ingest import IngestSettings
 from tokenreel.datasets.video_source import video_source
@@ -193,6 +194,13 @@ def test_an_array_larger_than_the_file_is_no_bomb(tmp_path: Path) -> None:
     for name in ("a.npy", "b.npz"):
         with pytest.raises(ValueError, match="not one of the 1 videos"):
             stored(tmp_path / name, tmp_path / "clips")
+
+
+def test_bars_are_not_looked_for_in_arrays(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", moving(2, 4))
+    with pytest.raises(ValueError, match=r"curation\.letterbox looks for bars in video files, .*a\.npy has arrays"):
+        stored(tmp_path / "a.npy", tmp_path / "clips", curation=CurationRules(letterbox=True))
+    assert list((tmp_path / "clips").iterdir()) == []
 
 
 def test_moving_mnist_is_known(tmp_path: Path) -> None:
