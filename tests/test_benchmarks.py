@@ -90,6 +90,42 @@ def test_listing_is_measured_against_the_disk(tmp_path: Path) -> None:
     assert all(row["ours"] > row["alternative"] > 0 for row in rows)
 
 
+# tokens, clips, start-up
+
+
+def test_the_data_engine_is_measured_beside_the_plain_ways(tmp_path: Path) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (20, 32, 48, 3), np.uint8)
+    write_video(tmp_path / "videos/a.mp4", frames, 30)
+    out, videos = tmp_path / "data.json", tmp_path / "videos"
+    run(
+        "data.py",
+        "--videos",
+        videos,
+        "--shards",
+        2,
+        "--clips",
+        130,
+        "--many",
+        3,
+        "--batches",
+        3,
+        "--rounds",
+        1,
+        "--out",
+        out,
+    )
+    found = {(row["metric"], row["unit"]): row for row in json.loads(out.read_text())["rows"]}
+    assert set(found) >= {
+        ("shuffled batches", "tokens/s"),
+        ("checking every shard, once", "tokens/s"),
+        ("opening them", "s"),
+        ("ingest", "frames/s"),
+        ("random clips", "clips/s"),
+    }
+    batches = found["shuffled batches", "tokens/s"]
+    assert min(batches["ours"], batches["alternative"], batches["limit"]) > 0
+
+
 # the GPT
 
 
