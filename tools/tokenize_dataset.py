@@ -12,28 +12,28 @@ Each shard is one unit of work, the same whoever writes it: run again, the tool 
 missing ones. Whoever finds all of them there writes the manifest.
 """
 
+import re
 import sys
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import dataclass, replace
+from io import StringIO
 from itertools import product
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from rich.progress import track
-
-from tokenreel.datasets.caption_table import CAPTIONS, TABLE_FILES, CaptionTable, write_caption_table
 from tokenreel.datasets.clip_passes import Augmentation, ClipPasses
 from tokenreel.datasets.clip_shapes import check_lengths, shape_name, shapes_in_words, windows_by_shape
 from tokenreel.datasets.clip_store import ClipStore, ClipWindows
 from tokenreel.datasets.condition_facts import condition_facts
 from tokenreel.datasets.data_source import DataSettings, open_data
 from tokenreel.datasets.file_lock import file_lock
-from tokenreel.datasets.place import LocalPlace, Place, open_place
+from tokenreel.datasets.place import LocalPlace, open_place
 from tokenreel.datasets.shard_job import ShardPlan, store_plan
 from tokenreel.datasets.shard_manifest import ShardManifest
 from tokenreel.datasets.shard_share import Share
 from tokenreel.tokenizer import VideoTokenizer, fingerprint
 from tokenreel.tokenizer.pretrained import find_folder, read_provenance
+from tokenreel.tools.caption_vectors import carry_captions
 from tokenreel.tools.token_job import (
     SplitJob,
     carry_tokenizer,
@@ -54,7 +54,6 @@ FLAGS = {
     "actions_resampled": "lost or repeated actions with their frames (train the tokenizer with --fps 0 to keep them)",
 }
 """What happened to actions at ingest, in words."""
-CAPTIONS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +119,8 @@ def tokenize_dataset(config: Config) -> None:
         raise ValueError(
             f"processes {config.processes}: accelerate started {share.processes} already, expected --processes 1 there"
         )
-    tokenizer, jobs = _prepare(config, share.rank, share.processes)
+    with redirect_stdout(StringIO()) if share.rank else nullcontext():  # the first process says it for all
+        tokenizer, jobs = _prepare(config, share.rank, share.processes)
     if not share.whole(len(units(jobs))):
         print(f"process {share.rank} of {share.processes}: {len(share.of(units(jobs)))} of {len(units(jobs))} shards")
     if config.processes > 1:
@@ -137,7 +137,8 @@ def _one_process(config: Config, rank: int) -> None:
     """One of several processes on a machine; what it needs was made by the one that started it."""
     share = replace(Share.of_environment(config.shard_range), rank=rank, processes=config.processes)
     try:
-        tokenizer, jobs = _prepare(config, rank, config.processes)
+        with redirect_stdout(StringIO()):
+            tokenizer, jobs = _prepare(config, rank, config.processes)
         write_share(tokenizer, jobs, share, config)
     except (ValueError, OSError) as error:
         sys.exit(f"error in process {rank}: {' '.join(str(error).split())}")
@@ -162,10 +163,12 @@ def _prepare(config: Config, rank: int, processes: int) -> tuple[VideoTokenizer,
         store = open_data(source)
         windows = _windows(store, lengths, config.hop)
         facts = _facts(store)
+        if config.flips:
+            _tell_of_sides(store)
         told = source.describe(store) if config.data else origin["data"]
         carry_tokenizer(home, place)
         if encoder:
-            facts["captions"] = _carry_captions(encoder, config.caption_words, store, place)
+            facts["captions"] = carry_captions(encoder, config.caption_words, store, place)
         elif "captions" in facts and config.caption_words:
             facts["captions"]["words"] = min(config.caption_words, facts["captions"]["words"])
         jobs = [
@@ -214,48 +217,13 @@ def _facts(store: ClipStore) -> dict[str, Any]:
     return facts
 
 
-def _carry_captions(encoder: TextEncoder, most: int, store: ClipStore, place: Place) -> dict[str, Any]:
-    """Put the vectors of the captions beside the shards; returns what the manifest says of them."""
-    if isinstance(place, LocalPlace):
-        return _encode_captions(encoder, store, place.folder / CAPTIONS, most)
-    target = place.child(CAPTIONS)
-    with TemporaryDirectory() as temporary:
-        folder = Path(temporary) / CAPTIONS
-        there = target.exists(TABLE_FILES[-1])
-        if there:
-            folder.mkdir()
-            for name in TABLE_FILES:
-                target.receive(name, folder / name)
-        facts = _encode_captions(encoder, store, folder, most)
-        for name in () if there else TABLE_FILES:
-            target.send(folder / name, name)
-    return facts
-
-
-def _encode_captions(encoder: TextEncoder, store: ClipStore, folder: Path, most: int) -> dict[str, Any]:
-    """Store the vectors of every distinct caption, of all splits; returns what the manifest says of them."""
-    captions = sorted({record.caption for record in store.records if record.caption is not None})
-    if all(record.caption is None for record in store.split("train")):
-        raise ValueError(
-            f"no training video has a caption, expected some for --text-encoder {encoder.name}; add them "
-            "(metadata.jsonl), or leave the option out"
-        )
-    longest = encoder.longest(captions)
-    words = max(SHORTEST_CAPTION, min(most or longest, longest))
-    begins = track(
-        range(0, len(captions), CAPTIONS_AT_ONCE), "captions", transient=True, disable=not sys.stdout.isatty()
-    )
-    parts = (encoder.encode(captions[begin : begin + CAPTIONS_AT_ONCE], words, cut=bool(most)) for begin in begins)
-    write_caption_table(folder, encoder.name, encoder.probe, captions, parts)
-    table = CaptionTable.open(folder)  # perhaps of an earlier run
-    encoder.check_same(table.encoder, table.dim, table.probe)
-    if table.words != words:
-        raise ValueError(
-            f"{folder} holds vectors of up to {table.words} tokens a caption, expected {words}; choose another --out "
-            "or delete the folder"
-        )
-    print(f"captions: {len(captions)} distinct, up to {words} tokens of {encoder.dim} values by {encoder.name}")
-    return {"words": words, "encoder": encoder.name, "dim": encoder.dim, "probe": list(table.probe)}
+def _tell_of_sides(store: ClipStore) -> None:
+    """Captions and labels are carried to mirrored clips as they are."""
+    for record in store.split("train"):
+        for text in (record.caption, record.label):
+            if text and re.search(r"\b(left|right)\b", text, re.IGNORECASE):
+                print(f"note: {record.file} is said to be {text!r}, which is wrong of its mirrored clips (--flips)")
+                return
 
 
 def _job(
