@@ -9,8 +9,8 @@ import numpy as np
 
 from tokenreel.evaluation.flow import pixel_shifts
 
-# Side of the window whose motion a pixel has, as a share of the frame's shorter side: wide enough that the inside of
-# an even thing sees its edge.
+# Side of the window whose motion a pixel has, as a share of the frame's shorter side: the inside of an even thing that
+# is no larger sees its edge.
 _WINDOW_SHARE = 0.2
 # Frames over which motion is measured: shifts are whole pixels, over three frames thirds of pixels per frame.
 _BACK = 3

@@ -99,7 +99,7 @@ def drift_card_figures(
     horizon, interval = doubling_horizon(long["colour error"], begin, window)
     figures.append(
         Figure(
-            *("drift", "frame by which the colour error has doubled", "", "higher", horizon, interval),
+            *("drift", "colour error has doubled by", "frame; - is never", "higher", horizon, interval),
             *(len(long["colour error"].total), {}, f"{told}; a window of {window}", code_hash(drift_curves)),
         )
     )

@@ -56,7 +56,7 @@ def test_flicker_and_changes_by_hand() -> None:
 
 
 def test_a_motion_is_repeated_and_what_it_leaves_is_filled() -> None:
-    truth = np.stack([moving_square(10, 10, 0, (0, 2)), moving_square(10, 2, 12, (2, 0))])
+    truth = np.stack([moving_square(10, 20, 2, (0, 2), 48), moving_square(10, 2, 24, (2, 0), 48)])
     made = repeat_last_motion(truth[:, :4], 6)
     assert np.array_equal(made[:, :4], truth[:, :4])
     still = copy_last_frame(truth[:, :4], 6)

@@ -40,7 +40,7 @@ from tokenreel.tools.judging_networks import JudgingNetworks
 from tokenreel.tools.model_card import Judges, model_card, model_strips, write_model_figures
 from tokenreel.tools.model_findings import Findings, drift, memory, world
 from tokenreel.training.command_line import run_tool
-from tokenreel.training.hardware import DeviceName, pick_device
+from tokenreel.training.hardware import DeviceName, describe_hardware, pick_device
 from tokenreel.training.run_folder import check_writable
 from tokenreel.transformer import SamplingSettings
 from tokenreel.transformer.pretrained import data_of
@@ -129,14 +129,14 @@ def _evaluate_model(config: Config) -> None:
         )
     model.check_lengths(config.prompt_frames, model.window - config.prompt_frames)
     config.check_codebook(model.gpt.config.head_sizes)
-    networks = config.networks.feature_networks(device)
+    measures = standard_measures(min(model.frame_size)) + config.networks.lpips(device)
+    networks, classifier = config.networks.feature_networks(device), config.networks.classifier_network(device)
+    judges = Judges(measures, networks, classifier, config.cache / "features")
     source = DataSettings.of_model(data_of(config.model), config.data, config.cache)
     clips = held_out_clips(source, model.window, config.clips)
     check_writable(config.out)
 
     judged = judged_model(model, clips, config.prompt_frames, config, config.seed, config.best_of)
-    measures = standard_measures(min(model.frame_size)) + config.networks.lpips(device)
-    judges = Judges(measures, networks, config.networks.classifier_network(device), config.cache / "features")
     card, shown = model_card(model, judged, config.prompt_frames, config, judges, str(config.model))
     root = config.data or Path(data_of(config.model)["folder"])
     short = config.out / "evaluation.json"
@@ -175,6 +175,8 @@ def _evaluate_frames(config: Config, made: Path, real: Path) -> None:
 
 
 def _write(config: Config, card: Card, title: str, strips: Sequence[Strip], seconds: float) -> None:
+    took = {"seconds": round(seconds), "hardware": describe_hardware(pick_device(config.device))}
+    card = replace(card, subject={**card.subject, **took})
     for name, text in (("card.json", card.to_json()), ("evaluation.html", card_page(card, title, strips))):
         with atomic_file(config.out / name) as file:
             file.write(text.encode())

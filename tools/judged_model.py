@@ -73,7 +73,7 @@ def judged_model(
     for sample in range(samples):
         seeds = [seed + sample * len(chosen) + i for i in range(len(chosen))]
         made.append(_continued(model, prompt, indices.shape[1], told, settings, seeds))
-    drawn = samples * (indices.numel() - prompt.numel())
+    tokens_per_s = samples * (indices.numel() - prompt.numel()) / (time.perf_counter() - begin)
     reference, split = reference_clips(windows, chosen, REFERENCE_FACTOR * len(chosen))
     return JudgedModel(
         *(windows, chosen, truth),
@@ -82,7 +82,7 @@ def judged_model(
         reference=reference,
         reference_split=split,
         bits=model.bits_of_clips(indices, told),
-        sampling_tokens_per_s=drawn / (time.perf_counter() - begin),
+        sampling_tokens_per_s=tokens_per_s,
     )
 
 

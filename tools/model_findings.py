@@ -30,6 +30,7 @@ from tokenreel.tools.world_cases import as_continuation, world_of, world_tests
 from tokenreel.transformer import SamplingSettings
 
 WORLD_CLIPS, LONG_CLIPS = 32, 8
+SHOWN, SHOWN_FRAMES = 4, 16
 MODEL = "model"
 LEAST_PROMPT = 3
 """Frames that tell how things move."""
@@ -71,9 +72,8 @@ def world(
     if known is None or prompt_frames < LEAST_PROMPT or height != width or known.get("fps", model.fps) != model.fps:
         return Findings()
     clips = min(len(judged.truth), WORLD_CLIPS)
-    tests = world_tests(
-        known, model.window, prompt_frames, clips, height, "captions" in model.gpt.config.conditions.kinds
-    )
+    captions = "captions" in model.gpt.config.conditions.kinds
+    tests = world_tests(known, model.window, prompt_frames, clips, height, captions)
     figures: list[Figure] = []
     for test in tests:
         ours = {MODEL: as_continuation(model, settings)}
@@ -95,8 +95,7 @@ def drift(
     made = model.continue_frames(truth[:, :prompt_frames], frames - prompt_frames, settings, seeds, told).frames
     floors = real_and_tokenizer(truth, judged.reconstruction[:clips])
     window = model.window - prompt_frames
-    rows = [
-        (f"clip {i}, every {frames // 16}th of {frames} frames", made[i, :: frames // 16]) for i in range(min(4, clips))
-    ]
+    step = max(1, frames // SHOWN_FRAMES)
+    rows = [(f"clip {i}, one frame in {step}", made[i, ::step]) for i in range(min(SHOWN, clips))]
     figures = drift_card_figures(drift_figures(made, truth), floors, prompt_frames, window)
     return Findings(figures, strips=[Strip("long clips", rows)])
