@@ -156,7 +156,7 @@ def test_ranks_learn_what_one_process_learns(command: str, world: int, home: Pat
     [
         f"{GPT} --accumulate 2 --model.dropout 0",
         f"{BY_FRAME} --accumulate 2",
-        f"{TOKENIZER} --model.quantizer bsq --model.bits 8 --augment flip",
+        f"{TOKENIZER} --model.quantizer bsq --model.bits 8",
         f"{TOKENIZER} --loss.adversarial 0.3 --loss.adversarial-warmup 2 --evaluate-every 5",
     ],
     ids=["parts", "frames", "binary", "adversarial"],
