@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text()
 MAKEFILE = (ROOT / "Makefile").read_text()
 TOOLS = (
     *("make_world", "train_tokenizer", "tokenize_dataset", "train_gpt", "sample", "evaluate", "compare_tokenizers"),
-    *("doctor", "report", "prepare_dataset", "inspect_shards"),
+    *("doctor", "report", "prepare_dataset", "inspect_shards", "plan"),
 )
 
 
