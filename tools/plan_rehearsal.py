@@ -116,7 +116,7 @@ def rehearse_tokenizer(config: train_tokenizer.Config, tokens: Path, hop: int, a
     torch.manual_seed(config.seed)
     stage = _TimedTokenizer(config, open_data(config))
     cost = _rehearsed(stage, config, _Clock(asked_at), "speed/clips_per_s", 1)
-    per_clip = _encoding(stage.model.tokenizer.eval(), stage.windows)
+    per_clip = _encoding(stage.model.tokenizer.eval(), stage.windows.first)
     tokenize_dataset.tokenize_dataset(
         tokenize_dataset.Config(
             tokenizer=config.run, out=str(tokens), hop=hop, cache=config.cache, device=config.device
@@ -135,7 +135,7 @@ def rehearse_gpt(config: train_gpt.Config, asked_at: float) -> GPTCost:
     keep_freed_memory()
     ranks.join(config)
     shards = open_shards(config, "train")
-    tokenizer = matching_tokenizer(config, shards.manifest.tokenizer, None)
+    tokenizer = matching_tokenizer(config, shards.first.manifest.tokenizer, None)
     torch.manual_seed(config.seed)
     stage = _TimedGPT(config, shards, tokenizer)
     tokens = stage.model.config.num_indices
