@@ -16,96 +16,22 @@ green where all clips have them at the same place).
 
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from PIL import Image
 
-from tokenreel.datasets.clip_shapes import parse_size
-from tokenreel.datasets.data_source import DataSettings, held_out_windows
-from tokenreel.datasets.decoding import load_video
-from tokenreel.datasets.frame_fit import Size
-from tokenreel.datasets.video_writer import VideoFile, write_video
-from tokenreel.evaluation.film_strip import film_strip, side_by_side
+from tokenreel.datasets.video_writer import VideoFile
 from tokenreel.generation import VideoModel
 from tokenreel.generation.requests import Request, read_actions, read_requests
+from tokenreel.tools.sample_pictures import write_comparison
+from tokenreel.tools.sample_prompts import read_prompts
+from tokenreel.tools.sample_settings import AT_ONCE, NUM_SAMPLES, Config
 from tokenreel.training.command_line import run_tool
-from tokenreel.training.hardware import DeviceName, pick_device
+from tokenreel.training.hardware import pick_device
 from tokenreel.training.run_folder import check_writable
-from tokenreel.transformer import ClipConditions, Conditions, SamplingSettings
-from tokenreel.transformer.pretrained import data_of
+from tokenreel.transformer import ClipConditions, Conditions
 from tokenreel.transformer.sampling import check_guidance
-
-PROMPT_FRAMES = 4
-NUM_SAMPLES = 4
-AT_ONCE = 32
-"""Clips sampled together; more would gain little speed for their memory."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(SamplingSettings):
-    """What to continue, and how."""
-
-    model: Path = Path("runs/gpt")
-    """Run folder or model folder of the GPT."""
-    tokenizer: Path | None = None
-    """Another tokenizer with the same encoder and codebook, such as one whose decoder was trained further; default:
-    the one that the model carries."""
-    input: Path | None = None
-    """A video to continue, of any size and rate; default: clips of the validation split."""
-    prompt_frames: int | None = None
-    """Frames given to the model, a multiple of its temporal stride; 0 makes clips from nothing; default: 4, or 0
-    where --prompt or --prompts says what is to be seen and no --input is given."""
-    top_p: float = 0.9
-    """Draw among the likeliest indices that together have this probability; 1 is all, and lets one index from the
-    far tail break an object now and then. For clips from nothing rather 1: what may begin anywhere is unlikely at each
-    place, and with less it begins too late or not at all."""
-    frame_size: str = ""
-    """HEIGHTxWIDTH of clips from nothing, for a model that was trained on several sizes; default: the first of them.
-    An --input is brought to the one nearest its shape."""
-    last_frames: int = 0
-    """Frames given that come after the new ones, which then fill in what lies between: the end of each validation
-    clip, or what --input shows there. The model must have been trained with --infilling, and all fit its window."""
-    frames: int = 0
-    """New frames, any multiple of the model's temporal stride: beyond the window the model goes on from the last of
-    what it made; 0: up to the window the model was trained on, or as many as there are actions."""
-    num_samples: int | None = None
-    """Clips to make: of different prompts from the validation split, or continuations of one --input; with --prompts
-    of each line; default: 4, and 1 with --prompts."""
-    prompt: str | None = None
-    """Caption of the clips, if the model was trained on captions; default: that of each validation clip, else none."""
-    text_encoder: str | None = None
-    """Folder or hub id of the model's text encoder, where it is no longer found under the name that training knew."""
-    label: str | None = None
-    """Class of the clips, one of the model's labels; default: that of each validation clip, else none."""
-    actions: Path | None = None
-    """JSON file with the action that leads to each new frame, by number, name or as numbers, if the model was trained
-    on actions: a list; default: what was done in each validation clip, else unknown."""
-    prompts: Path | None = None
-    """Many requests: a .txt file with a caption per line, or a .jsonl file with an object per line that may hold
-    prompt, label, actions, seed, frames and format; what a line leaves open is as said here."""
-    seed: int = 0
-    """Sample i uses seed + i, and is the same whatever else is sampled."""
-    keep_prompt: bool = False
-    """Show the given frames themselves instead of what the tokenizer makes of them."""
-    format: Literal["mp4", "webm", "gif", "avi"] = "mp4"
-    """File format of the clips."""
-    out: Path = Path("runs/samples")
-    """Folder for the clips and the comparison."""
-    data: Path | None = None
-    """Folder of videos or clip store to take prompts from; default: what the model was trained on."""
-    cache: Path = Path("runs/clips")
-    """Folder in which decoded videos are kept."""
-    device: DeviceName = "auto"
-    """Where to sample."""
-
-    @property
-    def given_frames(self) -> int:
-        """Prompt frames, chosen if they are not said."""
-        from_nothing = (self.prompt or self.prompts) and not self.input
-        return (0 if from_nothing else PROMPT_FRAMES) if self.prompt_frames is None else self.prompt_frames
 
 
 def sample(config: Config) -> None:
@@ -116,7 +42,9 @@ def sample(config: Config) -> None:
     lengths = [_new_frames(request, config, model) for request in requests]
     if config.given_frames + max(lengths) > model.window:
         config.kept(model.gpt.config.grid[0])
-    truth, own = _prompts(config, len(requests), model, max(lengths) + config.last_frames if config.last_frames else 0)
+    truth, own = read_prompts(
+        config, len(requests), model, max(lengths) + config.last_frames if config.last_frames else 0
+    )
     said = [
         request.conditions(known, config.given_frames, length, config.last_frames)
         for request, known, length in zip(requests, own, lengths, strict=True)
@@ -132,7 +60,7 @@ def sample(config: Config) -> None:
     for number, request in enumerate(requests):
         print(_path(config, number, request))
     end = config.given_frames + lengths[0] if config.last_frames and len(set(lengths)) == 1 else None
-    for path in _comparison(config, model, shown, said, truth, every, end):
+    for path in write_comparison(config, model, shown, said, truth, every, end):
         print(path)
 
 
@@ -227,94 +155,6 @@ def _written(stream: Iterator[np.ndarray], paths: list[Path], fps: float, every:
             kept.append(frames[:, -begin % every :: every].copy())  # a view would keep all frames
             begin += frames.shape[1]
     return np.concatenate(kept, axis=1)
-
-
-def _prompts(config: Config, count: int, model: VideoModel, more: int) -> tuple[np.ndarray, list[ClipConditions]]:
-    """Clips whose first frames are the prompts, and what is known of them; without given frames no data is needed.
-
-    Args:
-        config: Where from.
-        count: Clips.
-        model: Whose.
-        more: Frames of the clips that are needed after the prompts.
-    """
-    needed = config.given_frames + more
-    if needed == 0:
-        empty = np.zeros((count, 0, *_size_from_nothing(config, model), 3), dtype=np.uint8)
-        return empty, [ClipConditions()] * count
-    return _from_input(config, count, model, needed) if config.input else _from_validation(config, count, model)
-
-
-def _size_from_nothing(config: Config, model: VideoModel) -> Size:
-    """Of frames without a prompt that tells it."""
-    size = parse_size(config.frame_size) if config.frame_size else model.frame_size
-    if size not in model.frame_sizes:
-        known = " or ".join(f"{height}x{width}" for height, width in model.frame_sizes)
-        raise ValueError(f"frame_size {config.frame_size}: expected {known}, the sizes this model was trained on")
-    return size
-
-
-def _from_input(config: Config, count: int, model: VideoModel, needed: int) -> tuple[np.ndarray, list[ClipConditions]]:
-    """The video's first frames, once per sample; as many as there are, up to the window."""
-    assert config.input is not None
-    (height, width), *others = model.frame_sizes
-    frames = load_video(config.input, height, width, model.fps, max_frames=model.window, others=others).frames
-    if len(frames) < needed:
-        raise ValueError(
-            f"{config.input} has {len(frames)} frames at {model.fps:g} fps, expected at least {needed}; ask for fewer "
-            "--prompt-frames (with --last-frames: fewer --frames), or give a longer video"
-        )
-    return np.stack([frames] * count), [ClipConditions()] * count
-
-
-def _from_validation(config: Config, count: int, model: VideoModel) -> tuple[np.ndarray, list[ClipConditions]]:
-    """Clips of the validation split in a fixed shuffled order, and what is known of them: sample i is of clip i."""
-    source = DataSettings.of_model(data_of(config.model), config.data, config.cache)
-    windows = held_out_windows(source, model.window, one_per_video=False)
-    order = np.random.default_rng(0).permutation(len(windows))
-    clips = order[np.arange(count) % len(order)]
-    known = model.gpt.config.conditions
-    return windows.batch(clips), [known.of_record(windows.record(clip)) for clip in clips]
-
-
-def _comparison(
-    config: Config,
-    model: VideoModel,
-    made: list[np.ndarray],
-    said: list[ClipConditions],
-    truth: np.ndarray,
-    every: int,
-    last_from: int | None,
-) -> list[Path]:
-    """One picture and one video with every sample beside what really happened, as far as that is known.
-
-    ``made`` has one frame in ``every``; from ``last_from`` on frames were given.
-    """
-    longest, prompt_frames = max(map(len, made)), -(-config.given_frames // every)
-    shown = np.stack([_filled(clip, longest) for clip in made])
-    real = np.stack([_filled(clip[::every][:longest], longest) for clip in truth])
-    strips, rows = [], [("model", shown)]
-    # Of a clip longer than the window hardly anything is known, of one from nothing nothing is.
-    known = every == 1 and config.given_frames + config.last_frames > 0
-    for number, clip in enumerate(shown):
-        caption = said[number].caption
-        strips.append((f"model, sample {number}" + (f": {caption}" if caption else ""), clip))
-        if known:
-            strips.append(("what really happened", real[number]))
-    if known:
-        rows.append(("what really happened", real))
-    picture, video = config.out / "grid.png", config.out / f"grid.{config.format}"
-    enlarge = max(1, 128 // model.frame_size[0])
-    Image.fromarray(film_strip(strips, prompt_frames, last_from=last_from)).save(picture)
-    write_video(video, side_by_side(rows, prompt_frames, enlarge, last_from), model.fps)
-    if every > 1:
-        print(f"the comparison shows one frame in {every}")
-    return [picture, video]
-
-
-def _filled(clip: np.ndarray, length: int) -> np.ndarray:
-    """A clip with white frames up to a length: others are longer, or an --input ends before its continuation."""
-    return np.concatenate([clip, np.full_like(clip, 255, shape=(length - len(clip), *clip.shape[1:]))])
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -8,284 +8,22 @@ video, in an order that depends on (--seed, step) alone. The run folder holds th
 reconstructed validation clips (samples/) and checkpoints; --resume goes on from the last one.
 """
 
-import math
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
+from dataclasses import asdict, replace
 from itertools import product
-from pathlib import Path
-from typing import Any, Literal
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from tokenreel.datasets.bucket_order import order_over
-from tokenreel.datasets.clip_groups import ClipGroups
-from tokenreel.datasets.clip_shapes import check_lengths, shapes_in_words, windows_by_shape
-from tokenreel.datasets.clip_store import ClipStore
-from tokenreel.datasets.data_source import DataSettings, held_out_windows, open_data
-from tokenreel.datasets.exposure import ExposureLedger
-from tokenreel.datasets.video_writer import write_video
-from tokenreel.evaluation.fidelity import motion_kept, psnr
-from tokenreel.evaluation.film_strip import side_by_side, write_film_strip
-from tokenreel.tokenizer import PRESETS, CodebookUsage, LossConfig, TokenizerConfig, VideoTokenizer
-from tokenreel.tokenizer.frames import to_frames, to_video
-from tokenreel.tokenizer.health import codebook_alarm
-from tokenreel.tokenizer.objective import ObjectiveOutput, TokenizerObjective
-from tokenreel.tokenizer.perceptual import SMALLEST_IMAGE
-from tokenreel.tokenizer.process_group import gathered, summed
-from tokenreel.tools.parents import start_tokenizer
+from tokenreel.datasets.clip_shapes import shapes_in_words
+from tokenreel.datasets.data_source import open_data
+from tokenreel.tools.tokenizer_settings import FIXED, TOOL_PRESETS, Config, check_losses, check_parts, cure
+from tokenreel.tools.tokenizer_stage import TokenizerStage
 from tokenreel.training import ranks
-from tokenreel.training.best import Aim
 from tokenreel.training.command_line import command, run_tool
-from tokenreel.training.exposure_advice import crossed, forecast
-from tokenreel.training.hardware import peak_memory_mb
-from tokenreel.training.initial_weights import started_from
+from tokenreel.training.exposure_advice import forecast
 from tokenreel.training.loop import train
-from tokenreel.training.provenance import provenance
 from tokenreel.training.run_lock import claimed
-from tokenreel.training.settings import TrainingSettings
-from tokenreel.training.stage import Evaluation
-from tokenreel.training.watch import SQUARED_ERROR
 
-VALIDATION_CLIPS = 32
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(DataSettings, TrainingSettings):
-    """Settings of one tokenizer training."""
-
-    run: Path = Path("runs/tokenizer")
-    """Folder of this run."""
-    clip_frames: int = 16
-    """Frames per training clip; a multiple of the temporal stride."""
-    shorter_clips: tuple[int, ...] = ()
-    """Other lengths, for videos that have fewer frames than that: each gives the longest clips that it can."""
-    augment: Literal["none", "flip"] = "none"
-    """"flip" mirrors half of the clips left to right (torchvision); for videos that could as well be mirrored."""
-    train: Literal["all", "decoder"] = "all"
-    """"decoder" keeps encoder and codebook of --init-from as they are, so that token shards and GPTs stay valid."""
-    model: TokenizerConfig = field(default_factory=TokenizerConfig)
-    """Stride, width, depth, quantizer."""
-    loss: LossConfig = field(default_factory=LossConfig)
-    """Terms that the tokenizer trains on, and their weights."""
-
-    @property
-    def clip_lengths(self) -> list[int]:
-        """Frames of clips, the longest first."""
-        return check_lengths(self.clip_frames, self.shorter_clips)
-
-
-TOOL_PRESETS = {
-    "tiny": Config(model=PRESETS["tiny"], steps=500, batch_size=16, evaluate_every=250),
-    "small": Config(model=PRESETS["small"], steps=20_000, batch_size=32, evaluate_every=1000, checkpoint_every=1000),
-    "base": Config(
-        model=PRESETS["base"], size=128, steps=100_000, batch_size=64, lr=2e-3, warmup=500,
-        evaluate_every=2000, checkpoint_every=2000, ema_decay=0.999,
-    ),
-}  # fmt: skip
-
-FIXED = {
-    *("model", "loss", "videos", "size", "width", "more_sizes", "fps", "clip_frames", "shorter_clips", "augment"),
-    *("seed", "batch_size", "precision", "train", "init_from"),
-}
-"""What a resumed run may not change: its batches, its model, and what the loss means."""
-
-
-class TokenizerStage:
-    """The tokenizer and what it trains on, its clips and how it is judged."""
-
-    aim, level = Aim("val/psnr", higher=True), SQUARED_ERROR
-
-    def __init__(self, config: Config, store: ClipStore) -> None:
-        self.config, self.store = config, store
-        self.windows = ClipGroups(windows_by_shape(store, "train", config.clip_lengths))
-        pixels = [windows.clip_frames * math.prod(windows.size) for windows in self.windows.groups]
-        self.order = order_over(
-            [len(windows) for windows in self.windows.groups],
-            pixels,
-            config.batch_size,
-            config.seed,
-            ranks.rank(),
-            ranks.world_size(),
-            config.accumulate,
-        )
-        self.model = TokenizerObjective(VideoTokenizer(config.model), config.loss)
-        self.parent = started_from(config, partial(start_tokenizer, self.model.tokenizer))
-        if config.train == "decoder":
-            self.model.tokenizer.freeze_encoding()
-        self.usage = CodebookUsage(config.model.codebook_size)
-        held_out = held_out_windows(config, config.clip_frames, one_per_video=False)
-        spread = np.linspace(0, len(held_out) - 1, min(VALIDATION_CLIPS, len(held_out))).round().astype(int)
-        self.truth = held_out.batch(spread)
-        self.judged: dict[str, float] = {}
-        """What the last validation found."""
-
-    def batch(self, step: int) -> dict[str, Tensor]:
-        """Clips of a step as video; made of uint8, it is finite and in [-1, 1]."""
-        video = to_video(self.windows.batch(self.order.batch(step)))
-        chance = self.order.chance(step)[:, 1]
-        batch = {"video": _flipped(video, chance % 2 == 0) if self.config.augment == "flip" else video}
-        if self.config.loss.perceptual:
-            drawn = [np.random.default_rng(own).random(video.shape[2], np.float32) for own in chance]
-            batch["chance"] = torch.from_numpy(np.stack(drawn))
-        return batch
-
-    def accumulating(self) -> AbstractContextManager[None]:
-        """A learned codebook moves once a step; it begins with the features of the first part it sees."""
-        return self.model.tokenizer.quantizer.accumulating()
-
-    def observe(self, output: ObjectiveOutput) -> None:
-        """Count which codes a step used, on all ranks."""
-        self.usage.update(gathered(output.indices.flatten(1)))
-
-    def error(self, output: ObjectiveOutput) -> float:
-        """Squared error, of full scale."""
-        return 10 ** (-output.psnr.item() / 10)
-
-    def metrics(self, output: ObjectiveOutput, steps: int, seconds: float) -> dict[str, float]:
-        """Losses, each by its name and unweighted; codebook; speed."""
-        return {
-            "train/loss": output.loss.item(),
-            **{f"train/{name}": term.item() for name, term in output.terms.items()},
-            "train/psnr": output.psnr.item(),
-            "codebook/perplexity": self.usage.perplexity,
-            "codebook/dead_codes": self.usage.dead_codes,
-            "speed/clips_per_s": steps * self.order.clips_per_step / seconds,
-        }
-
-    @torch.no_grad()
-    def evaluate(self, step: int, folder: Path) -> Evaluation:
-        """PSNR on held-out clips and what follows from it; the same few clips reconstructed, as picture and video."""
-        usage = CodebookUsage(self.config.model.codebook_size)
-        tokenizer, mine = self.model.tokenizer, ranks.own_cut(self.truth)
-        device, at_once = next(tokenizer.parameters()).device, ranks.share(self.config.batch_size, 1)
-        pieces = [np.empty((0, *self.truth.shape[1:]), np.uint8)]
-        for begin in range(0, len(mine), at_once):
-            indices = tokenizer.encode(to_video(mine[begin : begin + at_once]).to(device))
-            usage.update(indices)
-            pieces.append(to_frames(tokenizer.decode(indices)))
-        usage.counts = summed(usage.counts.to(device))
-        rows = torch.from_numpy(np.concatenate(pieces)).flatten(1).to(device)
-        frames = gathered(rows).cpu().numpy().reshape(self.truth.shape)
-        found = float(psnr(frames, self.truth).clip(max=100).mean())
-        self.judged = {"psnr": found, "motion_kept": motion_kept(frames, self.truth)}
-        self.judged = {name: value for name, value in self.judged.items() if math.isfinite(value)}
-        metrics: dict[str, float | str] = {f"val/{name}": value for name, value in self.judged.items()}
-        metrics |= {"val/perplexity": usage.perplexity, **self._data_facts(step)}
-        before = self.exposures((step - 1) // self.config.evaluate_every * self.config.evaluate_every)
-        if words := crossed(self.exposures(step)["through"], before["through"], *_cure(self.config)):
-            metrics["exposures"] = words
-        if alarm := codebook_alarm(self.config.model, self.usage, step):
-            metrics["alarm"] = alarm
-        verdict, told = self.model.judge(found, step / self.config.steps)
-        if told is not None:
-            metrics["warning" if verdict == "go back" else "note"] = told
-        return Evaluation(metrics, partial(self._show, frames, step, folder), verdict)
-
-    def exposures(self, step: int) -> dict[str, float]:
-        """How often clips and videos have been seen after so many steps."""
-        return self.ledger.told(step)
-
-    @cached_property
-    def ledger(self) -> ExposureLedger:
-        """Of the training clips."""
-        groups, videos = self.windows.groups, self.windows.num_videos
-        frames = np.repeat([group.clip_frames for group in groups], [len(group) for group in groups])
-        return ExposureLedger(self.order, videos, frames, 1, self.windows.places_of_clips())
-
-    def export(self, folder: Path, step: int) -> None:
-        """Save the model folder with where it comes from."""
-        self.model.tokenizer.save_pretrained(
-            folder,
-            provenance(
-                step=step,
-                seed=self.config.seed,
-                clip_frames=self.config.clip_frames,
-                shorter_clips=list(self.config.shorter_clips),
-                **{name.removeprefix("data/"): value for name, value in self._data_facts(step).items()},
-                **{f"val_{name}": value for name, value in self.judged.items()},
-                peak_memory_mb=peak_memory_mb(next(self.model.parameters()).device),
-                data=self.config.describe(self.store),
-                init_from=self.parent,
-                same_indices_as=self.parent["fingerprint"] if self.parent and self.config.train == "decoder" else None,
-            ),
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Codes that the last steps used, and the last validation."""
-        return {"usage": self.usage.state_dict(), "judged": self.judged}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what :meth:`state_dict` told."""
-        self.usage.load_state_dict(state["usage"])
-        self.judged = state["judged"]
-
-    def _data_facts(self, step: int) -> dict[str, float]:
-        """How often clips and videos were drawn, and how many of the videos are copies."""
-        videos = self.windows.num_videos
-        copies = sum("duplicate_of" in record.flags for group in self.windows.groups for record in group.records)
-        return {
-            **{f"data/exposures_{name}": value for name, value in self.exposures(step).items()},
-            "data/duplicate_videos_share": copies / videos,
-        }
-
-    def _show(self, frames: np.ndarray, step: int, folder: Path) -> list[Path]:
-        picture, video = folder / f"reconstruction_{step:06d}.png", folder / f"reconstruction_{step:06d}.mp4"
-        if not self.config.samples:
-            return []
-        shown = np.linspace(0, len(frames) - 1, min(self.config.samples, len(frames))).round().astype(int)
-        strips = [row for i in shown for row in ((f"video {i}", self.truth[i]), ("reconstructed", frames[i]))]
-        write_film_strip(picture, strips)
-        rows = [("video", self.truth[shown]), ("reconstructed", frames[shown])]
-        write_video(video, side_by_side(rows, scale=2), self.config.fps or 10.0)
-        return [picture, video]
-
-
-def _flipped(video: Tensor, mirror: np.ndarray) -> Tensor:
-    """Mirror some of the clips."""
-    try:
-        from torchvision.transforms.v2.functional import horizontal_flip
-    except (ImportError, RuntimeError) as error:  # a CUDA torchvision beside a CPU-only torch
-        raise ValueError(f"--augment flip needs a torchvision that fits this torch ({error}); reinstall both") from None
-    return torch.stack([horizontal_flip(clip) if flip else clip for clip, flip in zip(video, mirror, strict=True)])
-
-
-def _cure(config: Config) -> tuple[str, str]:
-    """The figure that shows when clips are learned by heart, and what helps against it."""
-    return "val/psnr", "--augment flip where videos could as well be mirrored" if config.augment == "none" else (
-        "a smaller --preset"
-    )
-
-
-def _check_losses(config: Config) -> None:
-    """Refuse losses that this run cannot have: an adversarial term that no validation starts, VGG on tiny frames."""
-    every, share = config.evaluate_every, config.loss.adversarial_start
-    if config.loss.adversarial and every * max(1, math.ceil(share * config.steps / every)) >= config.steps:
-        raise ValueError(
-            f"evaluate_every {every}: expected a validation between {share:.0%} and the end of {config.steps} steps, "
-            f"since it starts the adversarial term; use --evaluate-every {max(1, config.steps // 20)}"
-        )
-    if config.loss.perceptual and min(map(min, config.frame_sizes)) < SMALLEST_IMAGE:
-        raise ValueError(
-            f"frames of {min(config.frame_sizes, key=min)} are too small for the perceptual loss, expected at least "
-            f"{SMALLEST_IMAGE} pixels a side; use a larger --size or --loss.perceptual 0"
-        )
-
-
-def _check_parts(config: Config) -> None:
-    """Refuse to cut batches where the parts' gradients do not add up to that of the whole."""
-    uneven = {
-        "the adversarial term": config.loss.adversarial > 0,
-        "the entropy loss of bsq and lfq": config.model.quantizer in ("bsq", "lfq") and config.model.entropy_weight > 0,
-    }
-    for name, present in uneven.items():
-        if present and config.accumulate > 1:
-            raise ValueError(
-                f"accumulate {config.accumulate}: {name} looks at a batch as a whole, expected 1; "
-                "use --accumulate 1 and a smaller --batch-size"
-            )
+__all__ = ["TOOL_PRESETS", "Config", "TokenizerStage"]
 
 
 def train_tokenizer(config: Config) -> None:
@@ -299,8 +37,8 @@ def train_tokenizer(config: Config) -> None:
 def _train(config: Config) -> None:
     for length, size in product(config.clip_lengths, config.frame_sizes):
         config.model.grid(length, *size)
-    _check_losses(config)
-    _check_parts(config)
+    check_losses(config)
+    check_parts(config)
     if config.train == "decoder" and config.init_from is None:
         raise ValueError("train 'decoder' without --init-from: expected a tokenizer whose encoder is kept; name one")
     torch.manual_seed(config.seed)
@@ -312,7 +50,7 @@ def _train(config: Config) -> None:
         ranks.say(f"{short} videos are shorter than {shortest} frames and are left out")
     if len(stage.windows.groups) > 1:
         ranks.say(f"clips of {shapes_in_words(stage.windows.groups)}; figures of validation are of the first")
-    if words := forecast(stage.exposures(config.steps)["through"], *_cure(config)):
+    if words := forecast(stage.exposures(config.steps)["through"], *cure(config)):
         ranks.say(words)
     resolved = {**asdict(replace(config, resume=False)), "videos": stage.store.fingerprint}
     resolved["parent"] = stage.parent
