@@ -16,7 +16,7 @@ from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.evaluation.card import Card
 from tokenreel.tokenizer import fingerprint
-from tokenreel.tools import evaluate, make_world, sample, tokenize_dataset, train_gpt, train_tokenizer
+from tokenreel.tools import evaluate, make_world, sample, tokenize_dataset, tokenizer_stage, train_gpt, train_tokenizer
 from tokenreel.transformer import ConditionConfig, VideoGPT
 
 TOOLS = {
@@ -112,7 +112,7 @@ def test_metrics_have_the_names_that_are_asked_for() -> None:
 def test_an_alarm_about_the_codebook_is_said_and_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(train_tokenizer, "codebook_alarm", lambda config, usage, step: f"[{step}] codebook collapsed")
+    monkeypatch.setattr(tokenizer_stage, "codebook_alarm", lambda config, usage, step: f"[{step}] codebook collapsed")
     call(f"{TOKENIZER} --run {tmp_path}/run --steps 2")
     assert "step 2  alarm: [2] codebook collapsed" in capfd.readouterr().out
     line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])
