@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +90,8 @@ def _meet(device: DeviceName) -> None:
             "accelerate launch or torchrun, or alone without WORLD_SIZE"
         )
     PartialState(cpu=found.type == "cpu", timeout=PATIENCE)
-    _group = distributed.new_group(backend="gloo", timeout=WITHOUT_END)
+    made: Any = distributed.new_group(backend="gloo", timeout=WITHOUT_END)  # torch's versions type it differently
+    _group = made
 
 
 def check_joined() -> None:
