@@ -24,10 +24,10 @@ from tokenreel.training.hardware import pick_device
 
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 CASES = {
-    "balls, 64 px, clips of 16": ("balls", ("--size", "64")),
-    "paddle, 32 px, clips of 8": ("paddle", ("--size", "32", "--clip-frames", "8")),
+    "paddle": ("paddle, 32 px, clips of 8", ("--size", "32", "--clip-frames", "8")),
+    "balls": ("balls, 64 px, clips of 16", ("--size", "64")),
 }
-"""World and options of a plan."""
+"""By world: what a case is called, and options of its plan."""
 STAGES = ("tokenizer", "tokens", "gpt")
 
 
@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/planning.json"), help="JSON file")
     parser.add_argument("--folder", type=Path, default=Path("runs/benchmarks/planning"), help="for all that is made")
     parser.add_argument("--data", type=Path, help="videos of one's own in place of the two cases")
+    parser.add_argument("--worlds", nargs="+", choices=tuple(CASES), default=tuple(CASES), help="cases to measure")
     parser.add_argument("--hours", type=float, default=0.13, help="of each plan")
     parser.add_argument("--seconds", type=float, default=150.0, help="for measuring, of each plan")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="cpu")
@@ -93,8 +94,9 @@ def main() -> None:
     if chosen.data:
         rows = measure(chosen.data.name, chosen.data, (), chosen.folder / time.strftime("%H%M%S"), chosen)
     else:
-        for number, (case, (name, options)) in enumerate(CASES.items()):
-            home = chosen.folder / f"{number}_{time.strftime('%H%M%S')}"
+        for name in chosen.worlds:
+            case, options = CASES[name]
+            home = chosen.folder / f"{name}_{time.strftime('%H%M%S')}"
             rows += measure(case, world(name, chosen.folder / name), options, home, chosen)
     note = (
         f"Ours: what happened; alternative: what tools/plan.py had foretold; limit: the hours asked for. Load average "

@@ -4,6 +4,7 @@ Times are compared by benchmarks/planning.py: here other programs may be at work
 """
 
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -51,7 +52,9 @@ def test_a_plan_comes_true(
 
 
 @pytest.mark.slow
-def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plan, "TOKENIZERS", ("tiny",))
     monkeypatch.setattr(plan, "GPTS", (GPTSize(64, 1),))
@@ -61,4 +64,4 @@ def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for options, words in (("--hours 0.00001", "use --hours"), ("--memory 100MB", "expected .* GB or more")):
         with pytest.raises(SystemExit):
             plan.main([*OPTIONS.split(), *options.split()])
-        assert not Path("mine/plan.json").exists(), words
+        assert re.search(words, capsys.readouterr().err) and not Path("mine/plan.json").exists()

@@ -13,9 +13,9 @@ from tokenreel.datasets.data_source import DataSettings
 from tokenreel.datasets.store_sample import write_store_sample
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.tools import plan as plan_tool
-from tokenreel.tools import sample, tokenize_dataset, train_gpt, train_tokenizer
+from tokenreel.tools import plan_survey, sample, tokenize_dataset, train_gpt, train_tokenizer
 from tokenreel.tools.plan_rehearsal import typical_step
-from tokenreel.tools.plan_survey import GPTS, Found, parameters_of
+from tokenreel.tools.plan_survey import Found, Survey, survey
 from tokenreel.tools.plan_words import MEASURED_BITS, commands, expected_bits, gpt_config, report, what_for_more
 from tokenreel.training.command_line import parse
 from tokenreel.training.machine import read_memory
@@ -31,7 +31,7 @@ from tokenreel.training.planning import (
     rounded,
     window,
 )
-from tokenreel.transformer import GPTConfig, VideoGPT
+from tokenreel.transformer import GPTSize
 
 COARSE, FINE = (4, 8, 8), (4, 4, 4)
 MANY = VideoFacts((200,) * 1000, (200,) * 50, 64, 64, 10.0, 200 * 1000 * 64 * 64 * 3)
@@ -94,7 +94,7 @@ def test_what_does_not_fit_into_memory_is_not_chosen_or_cut_into_parts() -> None
 
 def test_parts_divide_the_batch() -> None:
     option = replace(tokenizer(), batch_size=6, peak_bytes=7 * GIB, fixed_bytes=GIB)
-    assert [parts_needed(option, n * GIB) for n in (7, 6, 4, 3, 2, 1.9)] == [1, 2, 2, 3, 6, None]
+    assert [parts_needed(option, n * GIB) for n in (7, 6, 4, 3, 2.5, 1.9)] == [1, 2, 2, 3, 6, None]
 
 
 def test_too_few_hours_are_refused_with_how_many_would_do() -> None:
@@ -156,14 +156,18 @@ def test_training_ends_when_videos_were_seen_often_enough() -> None:
 def test_a_training_without_time_is_refused() -> None:
     choice = choose(MANY, ALL, GPT_OPTIONS, 16, 1, 100 * GIB)
     slow = StageCost(60.0)
-    with pytest.raises(ValueError, match=r"100 steps take 100 minutes, and 18 are left for them; use more --hours"):
+    with pytest.raises(
+        ValueError, match=r"take 100 minutes, and 18 are left for them, expected more; use --hours 5.9,"
+    ):
         plan_lengths(MANY, choice, slow, slow, 0.01, 1)
 
 
-def test_memory_counts_videos_that_are_mapped_into_it() -> None:
-    plan = made(MANY, 6)
-    costs = [StageCost(o.seconds_per_step, peak_bytes=GIB) for o in (plan.choice.tokenizer, plan.choice.gpt)]
-    mapped = plan_lengths(MANY, plan.choice, *costs, 0.01, 6, MANY.bytes)
+@pytest.mark.parametrize("hours", [0.2, 6])
+def test_memory_counts_videos_that_are_mapped_into_it(hours: float) -> None:
+    choice = choose(MANY, ALL, GPT_OPTIONS, 16, hours, 100 * GIB)
+    costs = [StageCost(option.seconds_per_step, peak_bytes=GIB) for option in (choice.tokenizer, choice.gpt)]
+    mapped = plan_lengths(MANY, choice, *costs, 0.0, hours, MANY.bytes)
+    assert (mapped.tokenizer.through < 1) == (hours == 0.2)
     assert mapped.tokenizer.peak_bytes == GIB + MANY.bytes * min(1, mapped.tokenizer.through)
     assert mapped.gpt.peak_bytes == GIB
 
@@ -177,9 +181,32 @@ def test_small_arithmetic() -> None:
     assert typical_step(np.array([1.0, 2.0])) == 1.5
 
 
-def test_parameters_are_counted_without_making_the_model() -> None:
-    config = GPTConfig(codebook_size=625, grid=(1, 1, 1), size=GPTS[0])
-    assert parameters_of(VideoGPT, config) == sum(p.numel() for p in VideoGPT(config).parameters())
+@pytest.mark.parametrize(("seconds", "expected"), [(10.0, ["tiny"]), (10.0**9, ["tiny", "small"])])
+def test_a_survey_tries_what_the_hours_may_be_worth(
+    seconds: float, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[GPTSize] = []
+
+    def tokenizer_of(bench: object, preset: str, *rest: object) -> TokenizerOption:
+        return tokenizer(preset)
+
+    def gpt_of(bench: object, size: GPTSize, *rest: object) -> GPTOption:
+        tried.append(size)
+        return gpt(size.dim)
+
+    monkeypatch.setattr(plan_survey._Bench, "tokenizer", tokenizer_of)
+    monkeypatch.setattr(plan_survey._Bench, "gpt", gpt_of)
+    noise = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    write_video(tmp_path / "videos/train/a.mkv", noise, 10)
+    settings = DataSettings(tmp_path / "videos", 16).ingest_settings()
+    store = open_or_ingest(tmp_path / "videos", settings, tmp_path / "clips", progress=False)
+    sizes = tuple(GPTSize(dim, 1) for dim in (64, 128, 192, 256))
+    job = Survey(store.path, 8, (COARSE,), "cpu", seconds, seconds, 5000, 100.0, ("tiny", "small"), sizes)
+    assert [option.preset for option in survey(job).tokenizers] == expected
+    assert len(tried) == (2 if seconds == 10 else 4), "the two smallest are always measured"
+    late = survey(replace(job, seconds=-1.0))
+    assert len(late.tokenizers) == 1 and len(late.gpts) == 2
+    assert late.left_out == ("tokenizer small at stride (4, 8, 8)", "GPT 192 x 1 at stride (4, 8, 8)")
 
 
 # What is said

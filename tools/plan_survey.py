@@ -108,23 +108,24 @@ def survey(job: Survey) -> Found:
 
 
 def _tokenizer_may_do(smaller: TokenizerOption, preset: str, job: Survey) -> bool:
-    """Whether a larger tokenizer could get steps enough, if it is slower by as much as it is larger."""
-    growth = parameters_of(VideoTokenizer, PRESETS[preset]) / smaller.parameters
+    """Whether a larger tokenizer could get steps enough, if it is slower by half as much as it is larger."""
+    growth = _weights(preset) / _weights(smaller.preset)
     return job.tokenizing_seconds / (smaller.seconds_per_step * growth / 2) >= job.worth_steps
 
 
 def _gpt_may_do(smaller: GPTOption, size: GPTSize, job: Survey) -> bool:
-    """The same of a GPT."""
-    config = GPTConfig(codebook_size=625, grid=(1, 1, 1), size=size)
-    parameters = parameters_of(VideoGPT, config)
+    """The same of a GPT: tokens enough."""
+    with torch.device("meta"):  # counted without being made
+        gpt = VideoGPT(GPTConfig(codebook_size=PRESETS["tiny"].codebook_size, grid=(1, 1, 1), size=size))
+    parameters = _size(gpt)
     speed = smaller.batch_size * smaller.tokens_per_clip / smaller.seconds_per_step
     return job.gpt_seconds * speed * smaller.parameters / parameters * 2 >= TOKENS_PER_PARAMETER * parameters
 
 
-def parameters_of(model: Callable[..., nn.Module], config: object) -> int:
-    """Parameters of a model, which is not made for it."""
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in model(config).parameters())
+def _weights(preset: str) -> int:
+    """As many as a tokenizer's blocks have, but for a factor that is the same for all."""
+    config = PRESETS[preset]
+    return config.width**2 * (config.encoder_depth + config.decoder_depth)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from tokenreel.training.planning import (
     USUAL_HOP,
     WORTH_STEPS,
     Choice,
+    rounded_up,
 )
 
 
@@ -55,7 +56,7 @@ def choose(
     if needed > seconds:
         raise ValueError(
             f"hours {hours:g}: {LEAST_STEPS} steps of the smallest models take {needed / 3600:.2g} here, expected at "
-            f"least that; use --hours {_up(needed / 3600 / (1 - PAUSES))}, a smaller --size or a faster machine"
+            f"least that; use --hours {rounded_up(needed / 3600 / (1 - PAUSES))}, a smaller --size or a faster machine"
         )
     drawn = seconds * _gpt_share() / gpt.seconds_per_step * gpt.batch_size
     through = drawn * clip_frames / facts.frames(clip_frames)
@@ -125,9 +126,3 @@ def _too_little(memory: float, needed: float) -> ValueError:
         f"memory {memory / 2**30:.2g}GB: the smallest models need {needed / 2**30:.2g} GB even clip by clip, expected "
         f"{needed / MEMORY_SHARE / 2**30:.2g} GB or more; use a machine with more memory, or a smaller --size"
     )
-
-
-def _up(hours: float) -> str:
-    """Hours with two digits, not fewer."""
-    unit = 10.0 ** (math.floor(math.log10(hours)) - 1)
-    return f"{math.ceil(hours / unit) * unit:.2g}"

@@ -131,30 +131,35 @@ def plan_lengths(
     Raises:
         ValueError: If there is no time for either training.
     """
-    first = _stage(facts, choice, tokenizer, choice.tokenizer.batch_size, hours * 3600 * TOKENIZER_SHARE, 1, MOST_STEPS)
+    first = _stage(
+        facts, choice, tokenizer, choice.tokenizer.batch_size, hours * 3600 * TOKENIZER_SHARE, hours, 1, MOST_STEPS
+    )
     first = replace(first, peak_bytes=first.peak_bytes + maps * min(1.0, first.through))
     clips = facts.clips(choice.clip_frames, choice.hop) + facts.held_out_clips(choice.clip_frames, choice.hop)
     tokenizing = tokenizer.start_seconds + clips * seconds_per_clip
     left = hours * 3600 - first.seconds - tokenizing
-    second = _stage(facts, choice, gpt, choice.gpt.batch_size, left, choice.hop, 10**9)
+    second = _stage(facts, choice, gpt, choice.gpt.batch_size, left, hours, choice.hop, 10**9)
     return Plan(choice, first, second, clips, tokenizing)
 
 
 def _stage(
-    facts: VideoFacts, choice: Choice, cost: StageCost, batch_size: int, seconds: float, hop: int, most: int
+    facts: VideoFacts,
+    choice: Choice,
+    cost: StageCost,
+    batch_size: int,
+    seconds: float,
+    hours: float,
+    hop: int,
+    most: int,
 ) -> StagePlan:
-    """A training that ends when its time is over, or when the videos have been seen often enough."""
+    """A training that ends when its ``seconds`` of all hours are over, or when videos were seen often enough."""
     frames, clips = facts.frames(choice.clip_frames), facts.clips(choice.clip_frames, hop)
     often = SAFE_EXPOSURES if hop > 1 and not choice.dropout else MOST_EXPOSURES
     enough = max(LEAST_STEPS, math.ceil(often * frames / (batch_size * choice.clip_frames)))
     validations = _validations(seconds, cost.pause_seconds)
     steps = min(most, enough, rounded(cost.steps_in(seconds, validations)))
     if steps < LEAST_STEPS:
-        needed = cost.seconds(LEAST_STEPS, 2)
-        raise ValueError(
-            f"{LEAST_STEPS} steps take {needed / 60:.3g} minutes, and {max(0.0, seconds) / 60:.3g} are left for them; "
-            "use more --hours or a smaller --size"
-        )
+        raise _too_short(cost.seconds(LEAST_STEPS, 2), seconds, hours)
     validations = min(validations, _validations(steps * cost.seconds_per_step, cost.pause_seconds))
     every = math.ceil(steps / validations)
     drawn = steps * batch_size
@@ -169,6 +174,16 @@ def _stage(
     )
 
 
+def _too_short(needed: float, seconds: float, hours: float) -> ValueError:
+    """Less time than the fewest steps take: hours that would do grow as the share of a training must."""
+    enough = hours * 1.05 * needed / seconds if seconds > 0 else 2 * hours
+    return ValueError(
+        f"hours {hours:g}: {LEAST_STEPS} steps of one of the trainings take {needed / 60:.3g} minutes, and "
+        f"{max(0.0, seconds) / 60:.3g} are left for them, expected more; use --hours {rounded_up(enough)}, a smaller "
+        "--size or a faster machine"
+    )
+
+
 def _validations(seconds: float, pause: float) -> int:
     """As many as fit into the share of the time that is theirs."""
     return max(2, min(VALIDATIONS, int(PAUSES * seconds / max(pause, 1e-9))))
@@ -178,3 +193,9 @@ def rounded(number: int) -> int:
     """A whole number with at most three digits that are not 0, not larger."""
     unit = 10 ** max(0, len(str(max(1, number))) - 3)
     return number // unit * unit
+
+
+def rounded_up(hours: float) -> str:
+    """Hours with two digits, not fewer."""
+    unit = 10.0 ** (math.floor(math.log10(hours)) - 1)
+    return f"{math.ceil(hours / unit) * unit:.2g}"
