@@ -315,13 +315,18 @@ def test_patience_ends_a_run_early_and_more_patience_goes_on(run: Path, capsys: 
     assert "ended at step 9 of 20: 4 validations" in capsys.readouterr().out
 
 
-def test_the_best_model_of_a_shorter_run_is_set_aside_when_it_is_prolonged(run: Path) -> None:
+def test_the_best_model_of_a_shorter_run_is_set_aside_when_it_is_prolonged(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     stage = Stage()
     stage.found = {2: 0.9, 8: 0.5}
     go(stage, run, evaluate_every=2, steps=8, decay_share=0.5)
+    stage.found = {2: 0.9}
     go(stage, run, evaluate_every=2, steps=12, decay_share=0.5, resume=True)
     kept = json.loads((run / "best_before_1" / "provenance.json").read_text())
     assert kept["step"] == 8
+    said = " ".join(capsys.readouterr().out.split())
+    assert "best validation: val/error 0.9000 at step 2; that model is gone" in said and not (run / "best").exists()
     stage.found = {4: 0.2, 8: 0.5}
     other = run.with_name("other")
     go(stage, other, evaluate_every=2, steps=8, decay_share=0.5)

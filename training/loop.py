@@ -188,6 +188,7 @@ def _tell_the_end(run: Running, done: int, asked: signal.Signals | Literal[False
         waited = f"{best.since} validations in a row brought nothing better"
         ranks.say(f"ended at step {done} of {settings.steps}: {waited}")
     if best.value is not None and best.step < done:
-        ranks.say(f"best validation: {best.words()}; that model is in {settings.run / BEST}")
+        there = f"that model is in {settings.run / BEST}" if (settings.run / BEST).is_dir() else "that model is gone"
+        ranks.say(f"best validation: {best.words()}; {there}")
     if asked and done < settings.steps:
         raise Stopped(f"stopped at step {done} of {settings.steps} and saved", asked)
