@@ -1,6 +1,7 @@
 """Videos of different shapes and lengths in one run, from the folder to samples."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ SHAPES = [(40, 40, 16)] * 4 + [(30, 60, 16)] * 3 + [(60, 30, 8)] * 3 + [(32, 32,
 SHORT = "--batch-size 2 --log-every 1 --evaluate-every 3 --wandb disabled --device cpu --precision fp32 --samples 1"
 SIZES = "--size 32 --more-sizes 16x32 32x16 --fps 10 --curation.no-static"
 TOKENIZER = f"train_tokenizer --data videos --cache clips {SIZES} --shorter-clips 8 {SHORT} --steps 6 --run tok"
+GPT = f"train_gpt --shards tokens {SHORT} --model.dim 64 --model.depth 1"
 MODEL = "--model.width 16 --model.encoder-depth 1 --model.decoder-depth 1 --model.levels 5 5"
 
 
@@ -56,7 +58,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         call(f"{TOKENIZER} {MODEL}")
         call("tokenize_dataset --tokenizer tok --cache clips --out tokens --hop 8 --device cpu")
-        call(f"train_gpt --shards tokens --run gpt {SHORT} --steps 6 --model.dim 64 --model.depth 1")
+        call(f"{GPT} --run gpt --steps 6")
     return folder
 
 
@@ -106,6 +108,36 @@ def test_one_model_is_trained_on_all_of_them(home: Path, capsys: pytest.CaptureF
     assert resumed == straight, "a run goes on in the middle of a round"
 
 
+@pytest.mark.parametrize("run", ["tok", "gpt"])
+def test_a_run_whose_steps_would_have_other_sizes_does_not_go_on(
+    run: str, home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As with other --accumulate or on more processes: the sizes of steps are multiples of both.
+    shutil.copytree(home / run, tmp_path / run)
+    config = json.loads((tmp_path / run / "config.json").read_text())
+    assert config["clips_per_step"][0] == 2 and len(config["clips_per_step"]) == 4
+    config["clips_per_step"][1] += 1
+    (tmp_path / run / "config.json").write_text(json.dumps(config))
+    command = f"{TOKENIZER} {MODEL}" if run == "tok" else f"{GPT} --steps 6"
+    with pytest.raises(SystemExit, match="2"):
+        call(f"{command} --run {tmp_path / run} --resume")
+    assert "was trained with clips_per_step=" in capsys.readouterr().err
+
+
+def test_validation_clips_of_shapes_that_training_lacks_are_left_out(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(home / "tokens", tmp_path / "tokens")
+    for name, kept in (("train", ["train", "train-8x32x16"]), ("val", ["val", "val-16x16x32"])):
+        manifest = tmp_path / "tokens" / name / "manifest.json"
+        content = json.loads(manifest.read_text())
+        content["source"]["shapes"] = kept
+        manifest.write_text(json.dumps(content))
+    call(f"{GPT} --shards {tmp_path / 'tokens'} --run {tmp_path / 'gpt'} --steps 1")
+    assert "1 validation clips are left out: no training clip has 16 frames of 16x32" in capsys.readouterr().out
+    assert (tmp_path / "gpt" / "model").is_dir()
+
+
 def test_it_continues_any_shape(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = VideoModel.from_pretrained("gpt")
     assert model.frame_sizes == [(32, 32), (16, 32), (32, 16)]
@@ -125,6 +157,9 @@ def test_it_continues_any_shape(home: Path, capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit, match="2"):
         call("sample --model gpt --prompt-frames 0 --frame-size 24x24 --out no --device cpu")
     assert "frame_size 24x24: expected 32x32 or 16x32 or 32x16" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        call("sample --model gpt --frame-size 32x16 --out no --device cpu --cache clips")
+    assert "frame_size 32x16: it is of clips from nothing" in capsys.readouterr().err
 
 
 def test_mistakes_are_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from tokenreel.tokenizer.pretrained import find_folder
 from tokenreel.tools.parents import same_indices
 from tokenreel.tools.token_job import MODEL_FILES
 from tokenreel.training import ranks
-from tokenreel.transformer import ConditionConfig
+from tokenreel.transformer import ConditionConfig, GPTConfig
 from tokenreel.transformer.conditions import KINDS
 
 
@@ -98,6 +98,25 @@ def validation_split(shards: str) -> str:
         raise ValueError(f"the shards in {unfinished} are unfinished; run tools/tokenize_dataset.py again")
     ranks.say("there are no validation clips: validation figures are of training clips")
     return "train"
+
+
+def of_known_shapes(held_out: ClipGroups[TokenShards], config: GPTConfig) -> ClipGroups[TokenShards]:
+    """The validation clips whose shapes a model is made for; says what is left out.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    kept = []
+    for group in held_out.groups:
+        t_lat, *frame = group.manifest.grid
+        if t_lat <= config.grid[0] and tuple(frame) in config.frames:
+            kept.append(group)
+        else:
+            shape = f"{group.manifest.clip_frames} frames of {'x'.join(map(str, group.manifest.frame_size))}"
+            ranks.say(f"{len(group)} validation clips are left out: no training clip has {shape}")
+    if not kept:
+        raise ValueError("no validation clip has the shape of a training clip, expected some; divide the videos anew")
+    return ClipGroups(kept)
 
 
 def matching_tokenizer(settings: ShardSettings, expected: str, asked: Path | None) -> Path:

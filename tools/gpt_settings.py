@@ -69,7 +69,7 @@ TOOL_PRESETS = {
 
 FIXED = {
     *("model", "factors", "made_of", "seed", "batch_size", "precision", "conditions"),
-    *("condition_dropout", "context_noise", "decoding", "infilling", "z_loss", "init_from"),
+    *("condition_dropout", "context_noise", "decoding", "infilling", "z_loss", "init_from", "clips_per_step"),
 }
 """What a resumed run may not change: its batches, its model, and what the loss means."""
 

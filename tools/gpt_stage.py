@@ -17,7 +17,7 @@ from tokenreel.datasets.exposure import ExposureLedger
 from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.tokenizer import VideoTokenizer, fingerprint
 from tokenreel.tokenizer.pretrained import read_judgement
-from tokenreel.tools.gpt_data import open_captions, open_shards, validation_split
+from tokenreel.tools.gpt_data import of_known_shapes, open_captions, open_shards, validation_split
 from tokenreel.tools.gpt_settings import Config, cure
 from tokenreel.tools.parents import start_gpt
 from tokenreel.tools.training_samples import JUDGED, TrainingSamples
@@ -49,7 +49,6 @@ class GPTStage:
         self.config, self.shards, self.tokenizer_folder = config, shards, tokenizer
         self.tokenizer = VideoTokenizer.from_pretrained(tokenizer)
         manifest, grids = shards.first.manifest, [group.manifest.grid for group in shards.groups]
-        self.held_out = open_shards(config, validation_split(config.shards), manifest.tokenizer)
         self.model = VideoGPT(
             GPTConfig(
                 codebook_size=manifest.codebook_size,
@@ -69,6 +68,8 @@ class GPTStage:
                 tokenizer=fingerprint(tokenizer),
             )
         )
+        held_out = open_shards(config, validation_split(config.shards), manifest.tokenizer)
+        self.held_out = of_known_shapes(held_out, self.model.config)
         self.model.backbone.checkpoint_activations = config.checkpoint_activations
         encoded = self.model.config.conditions.text_encoder
         self.caption_table = open_captions(config) if encoded else None

@@ -22,6 +22,11 @@ def read_prompts(config: Config, count: int, model: VideoModel, more: int) -> tu
         more: Frames of the clips that are needed after the prompts.
     """
     needed = config.given_frames + more
+    if needed and config.frame_size:
+        raise ValueError(
+            f"frame_size {config.frame_size}: it is of clips from nothing, and the size of given frames is their own; "
+            "leave it out, or use --prompt-frames 0"
+        )
     if needed == 0:
         empty = np.zeros((count, 0, *_size_from_nothing(config, model), 3), dtype=np.uint8)
         return empty, [ClipConditions()] * count

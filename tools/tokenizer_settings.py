@@ -48,7 +48,7 @@ TOOL_PRESETS = {
 
 FIXED = {
     *("model", "loss", "videos", "size", "width", "more_sizes", "fps", "clip_frames", "shorter_clips", "augment"),
-    *("seed", "batch_size", "precision", "train", "init_from"),
+    *("seed", "batch_size", "precision", "train", "init_from", "clips_per_step"),
 }
 """What a resumed run may not change: its batches, its model, and what the loss means."""
 

@@ -47,7 +47,7 @@ def _train(config: Config) -> None:
     if skipped := [f"{where}{name}" for where, group in _folders(shards) for name in group.skipped]:
         made_of["without"] = sorted(skipped)  # the order counts clips without them
     resolved: dict[str, Any] = {**asdict(replace(config, resume=False)), "made_of": {**made_of, **manifest.source}}
-    resolved["parent"] = stage.parent
+    resolved |= {"parent": stage.parent, "clips_per_step": [bucket.per_step for bucket in stage.order.buckets]}
     ranks.say(told(stage.model.config.conditions, config.conditions))
     if ranks.is_first() and (words := forecast(stage.exposures(config.steps)["through"], *cure(config))):
         print(words)

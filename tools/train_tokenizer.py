@@ -53,7 +53,7 @@ def _train(config: Config) -> None:
     if words := forecast(stage.exposures(config.steps)["through"], *cure(config)):
         ranks.say(words)
     resolved = {**asdict(replace(config, resume=False)), "videos": stage.store.fingerprint}
-    resolved["parent"] = stage.parent
+    resolved |= {"parent": stage.parent, "clips_per_step": [bucket.per_step for bucket in stage.order.buckets]}
     train(stage, config, resolved, FIXED)
 
 
