@@ -284,6 +284,20 @@ def test_memory_is_read_as_people_write_it() -> None:
         plan_tool.Config(hours=-1)
 
 
+def test_a_plan_is_for_frames_of_one_size() -> None:
+    with pytest.raises(ValueError, match=r"more_sizes 48x80 80x48: a plan is for frames of one size"):
+        plan_tool.Config(more_sizes=("48x80", "80x48"))
+
+
+def test_a_survey_that_dies_of_too_little_memory_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*_: object) -> None:
+        raise MemoryError("killed")
+
+    monkeypatch.setattr(plan_tool, "in_own_process", die)
+    with pytest.raises(ValueError, match=r"measuring ended for want of memory \(killed\), expected"):
+        plan_tool._surveyed(plan_tool.Config(device="cpu"), tmp_path, (COARSE,), 16)
+
+
 def test_grids_fit_the_frames() -> None:
     assert plan_tool.usual_strides(64, 64) == ((4, 8, 8), (4, 4, 4))
     assert plan_tool.usual_strides(128, 256) == ((4, 16, 16), (4, 8, 8))

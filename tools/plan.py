@@ -88,6 +88,11 @@ class Config(DataSettings):
                 raise ValueError(f"{name} {getattr(self, name)}: expected more than 0, such as 6 hours or 150 seconds")
         if self.clip_frames < 0:
             raise ValueError(f"clip_frames {self.clip_frames}: expected 0 (chosen) or a number of frames")
+        if self.more_sizes:
+            raise ValueError(
+                f"more_sizes {' '.join(self.more_sizes)}: a plan is for frames of one size, expected none; plan with "
+                "the size that most videos have (--size, --width)"
+            )
         if self.memory:
             read_memory(self.memory)
 
@@ -173,7 +178,13 @@ def _surveyed(config: Config, sample: Path, strides: tuple[tuple[int, int, int],
         sample, clip_frames, strides, config.device, hours * TOKENIZER_SHARE, hours * (1 - TOKENIZER_SHARE),
         WORTH_STEPS, config.seconds * SURVEY_SHARE, TOKENIZERS, GPTS, CLIPS[config.device], TOKENS[config.device],
     )  # fmt: skip
-    found = in_own_process(sample.parent / LOG, survey, job)
+    try:
+        found = in_own_process(sample.parent / LOG, survey, job)
+    except MemoryError as error:
+        raise ValueError(
+            f"measuring ended for want of memory ({error}), expected enough for the models in question; use a smaller "
+            "--size, fewer --clip-frames, a larger --stride, or fewer --hours, which have smaller models"
+        ) from None
     for option in found.tokenizers:
         print(f"  tokenizer {option.preset}, stride {option.stride}: {option.seconds_per_step:.3g} s a step")
     for gpt in found.gpts:
