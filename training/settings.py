@@ -48,7 +48,7 @@ class TrainingSettings:
     """Steps between validations with sample pictures; the last step is always validated."""
     samples: int = 4
     """Validation clips shown in samples/ at every validation, always the same ones, sampled from the same seeds; 0
-    shows none."""
+    shows none, and a GPT then samples none to judge them."""
     checkpoint_every: int = 250
     """Steps between checkpoints; the last step always gets one, and so does the best validation."""
     keep: int = KEEP
