@@ -190,6 +190,20 @@ def test_a_loss_that_runs_away_goes_back_to_before_it_did(run: Path) -> None:
     assert log(run, "train/loss")[step + 1] < 5, "single batches differ"
 
 
+def test_an_accident_brings_back_what_a_stage_may_go_back_to(run: Path) -> None:
+    stage = Stage()
+    verdicts = iter(["keep", "go back", "go on", "go back", "go on"])  # a second look follows each way back
+
+    def evaluate(step: int, folder: Path) -> Evaluation:
+        return Evaluation({"val/error": float(step)}, list, next(verdicts))  # type: ignore[arg-type]
+
+    stage.evaluate = evaluate  # type: ignore[method-assign]
+    stage.at = {5: lambda: nn.init.constant_(stage.model.layer.bias, math.nan)}
+    go(stage, run, steps=6, evaluate_every=2, checkpoint_every=100, decay_share=0.0)
+    assert "go back to those of step_000002" in log(run, "went_back")[5], "from when it had something to go back to"
+    assert next(verdicts, None) is None
+
+
 def test_one_bad_batch_is_no_accident(run: Path) -> None:
     stage = Stage()
     stage.times = dict.fromkeys(range(60, 60 + WINDOW), 1000.0)

@@ -40,7 +40,7 @@ def _go_back(run: Running, step: int, why: str, loss: float, norm: float) -> Non
     if watch.went_back or folder is None:
         check_finite(loss, norm, run.stage.model, step, since=step - watch.in_a_row)
         raise ValueError(f"step {step}: {why}; lower --lr or raise --warmup, and {AGAIN}")
-    go_back_to(folder, run.stage.model, run.stepper.optimizer, run.average)
+    go_back_to(folder, run.stage.model, run.stepper.optimizer, run.average, run.retreat)
     watch.go_back(step)
     run.log.log(
         step,

@@ -128,13 +128,22 @@ def load_checkpoint(
     return step
 
 
-def go_back_to(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None) -> None:
-    """Restore weights, optimizer and weight average alone, for a run that goes on from where it is with them.
+def go_back_to(
+    folder: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    average: WeightAverage | None,
+    retreat: Retreat,
+) -> None:
+    """Restore what a model may do next: weights, optimizer, weight average and the state to go back to.
+
+    For a run that goes on with them from where it is.
 
     Raises:
         ValueError: As :func:`load_checkpoint`.
     """
-    _restore(folder, model, optimizer, average)
+    _, state = _restore(folder, model, optimizer, average)
+    retreat.kept = state.get("retreat")
 
 
 def checkpoint_until(run: Path, step: int) -> Path | None:
