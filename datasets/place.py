@@ -18,7 +18,6 @@ SCHEMES = {
     **{name: "gcsfs" for name in ("gs", "gcs")},
     **{name: "adlfs" for name in ("az", "abfs", "abfss")},
     **{name: "aiohttp" for name in ("http", "https")},
-    "sftp": "paramiko",
     "memory": "fsspec",
 }
 """Stores that a URL may name, and the package that fsspec needs for each; ``file://`` is a folder. Others are refused:
