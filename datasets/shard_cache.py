@@ -11,8 +11,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenreel.datasets.atomic_file import temporary_name
-from tokenreel.datasets.atomic_folder import atomic_folder
+from tokenreel.datasets.atomic_file import temporary_name, writer_of
+from tokenreel.datasets.atomic_folder import atomic_folder, process_lives
 from tokenreel.datasets.file_lock import file_lock
 from tokenreel.datasets.place import LocalPlace, Place
 from tokenreel.datasets.shard_manifest import ShardEntry
@@ -107,6 +107,9 @@ class ShardCache:
         """Remove what was used longest ago, so that ``needed`` bytes more stay within the bound."""
         found = []
         for path in (self.folder / "shards").iterdir():
+            writer = writer_of(path.name)
+            if ".tmp-" in path.name and (writer is None or process_lives(writer)):
+                continue  # another shard on its way, of another thread, process or machine
             try:
                 status = path.stat()
             except FileNotFoundError:  # removed by another process

@@ -8,6 +8,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -242,7 +243,8 @@ class TokenShards:
         """
         file, table = self._files.get(shard), self._tables[shard]
         if file is not None and table is not None:
-            self._files.move_to_end(shard)
+            with suppress(KeyError):  # another thread made room; the file stays open while this one has it
+                self._files.move_to_end(shard)
             return file, table
         try:
             file, table = self._check(shard, table)
@@ -261,10 +263,10 @@ class TokenShards:
         path = self._cache.shard(self.place, entry)
         try:
             return self._load(path, shard, entry, table)
-        except ValueError:
+        except (ValueError, FileNotFoundError):
             if isinstance(self.place, LocalPlace):
                 raise
-        path.unlink(missing_ok=True)  # a copy that was damaged since
+        path.unlink(missing_ok=True)  # a copy that was damaged since, or that another process made room of
         return self._load(self._cache.shard(self.place, entry), shard, entry, None)
 
     def _load(self, path: Path, shard: int, entry: ShardEntry, table: ShardTable | None) -> tuple[FileIO, ShardTable]:

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from tokenreel.datasets import place_remote
+from tokenreel.datasets.atomic_file import temporary_name
 from tokenreel.datasets.place import LocalPlace, open_place
 from tokenreel.datasets.shard_cache import ShardCache
 from tokenreel.datasets.shard_job import ShardPlan, finish, finished_shard, put_shard, store_plan, unfinished
@@ -181,6 +182,32 @@ def test_copies_are_bounded_checked_and_loaded_again(web: tuple[str, Path], tmp_
         data[1500] ^= 1
         path.write_bytes(data)
     assert (TokenShards.open(url, cache=cache).batch(range(CLIPS))[0] == INDICES).all()
+
+
+def test_copies_on_their_way_and_copies_just_removed_do_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fsspec", reason="fsspec is not installed: pip install tokenreel[remote]")
+    url = f"memory://{uuid.uuid4().hex}"
+    write_job(f"{url}/train", make_plan())
+    tight = ShardCache(tmp_path / "tight", most_bytes=1)
+    (tight.folder / "shards").mkdir(parents=True)
+    coming = temporary_name(tight.folder / "shards" / "other.tar")  # of a thread that loads another shard
+    coming.write_bytes(b"half")
+    opened = TokenShards.open(url, cache=tight)
+    assert (opened.batch(range(CLIPS))[0] == INDICES).all()
+    assert coming.exists()
+    given = ShardCache.shard
+    times = iter(range(9))
+
+    def removed_at_first(cache: ShardCache, *arguments: Any) -> Path:
+        path = given(cache, *arguments)
+        if next(times) == 0:
+            path.unlink()  # another process makes room at this very moment
+        return path
+
+    monkeypatch.setattr(ShardCache, "shard", removed_at_first)
+    assert (TokenShards.open(url, cache=ShardCache(tmp_path / "other")).clip(12)[0] == INDICES[12]).all()
 
 
 def test_a_shard_that_the_store_garbles_is_named(
