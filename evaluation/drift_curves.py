@@ -24,7 +24,7 @@ def frame_looks(clip: np.ndarray, every: int = 1) -> dict[str, np.ndarray]:
     Returns:
         ``colours`` float64 (T, 64), shares of pixels by coarse colour; ``sharpness`` (T,), root mean square
         of the change from pixel to pixel in grey levels (its mean size would not tell an edge from a slope);
-        ``motion`` (T,), mean size of the change from the frame before, 0 for a first frame.
+        ``motion`` (T,), mean size of the change from the frame before, not a number for a first frame.
     """
     looked = range(every - 1, len(clip), every)
     found: dict[str, list] = {"colours": [], "sharpness": [], "motion": []}
@@ -34,7 +34,7 @@ def frame_looks(clip: np.ndarray, every: int = 1) -> dict[str, np.ndarray]:
         found["colours"].append(np.bincount(coarse.ravel(), minlength=_BINS**3) / coarse.size)
         changes = [np.square(np.diff(frame, axis=axis)).mean() for axis in (0, 1)]
         found["sharpness"].append(float(np.sqrt(np.mean(changes))))
-        found["motion"].append(float(np.abs(frame - clip[t - 1]).mean()) if t else 0.0)
+        found["motion"].append(float(np.abs(frame - clip[t - 1]).mean()) if t else np.nan)
     return {name: np.array(values, dtype=np.float64) for name, values in found.items()}
 
 
@@ -64,7 +64,8 @@ def drift_figures(
         usual = due["colours"].mean(axis=0)
         rows["colour error"].append(np.abs(made["colours"] - usual).sum(axis=1) / 2)
         rows["sharpness"].append(made["sharpness"] / max(due["sharpness"].mean(), _LEAST_SHARPNESS))
-        moves = due["motion"][1:].mean() if len(right) > every else np.nan
+        known = due["motion"][np.isfinite(due["motion"])]
+        moves = known.mean() if len(known) else np.nan
         rows["motion"].append(made["motion"] / moves if moves > 0 else np.full(len(made["motion"]), np.nan))
     units = {"colour error": "share", "sharpness": "of the real", "motion": "of the real"}
     return {name: Tally.of(np.stack(values), units[name]) for name, values in rows.items()}

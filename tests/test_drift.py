@@ -43,6 +43,7 @@ def test_what_is_spoiled_is_what_drifts(real: np.ndarray, how: str, metric: str)
     assert list(right) == ["colour error", "sharpness", "motion"]
     for tally in right.values():
         assert tally.curve.shape == (FRAMES,)
+    assert right["motion"].value == pytest.approx(1), "a first frame is no clip that stands still"
     np.testing.assert_array_equal(right[metric].curve[:HALF], wrong[metric].curve[:HALF])
     before, after = (float(wrong[metric].curve[part].mean()) for part in (slice(1, HALF), slice(HALF, None)))
     assert after > 2 * before if metric == "colour error" else after < 0.75 * before
