@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,11 @@ from tokenreel.datasets.frame_fit import Bars, FrameFit
 from tokenreel.datasets.token_shards import TokenShards, splits
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.generation import VideoModel
-from tokenreel.tools import sample, tokenize_dataset, train_gpt, train_tokenizer
+from tokenreel.tools import inspect_shards, sample, tokenize_dataset, train_gpt, train_tokenizer
 
 TOOLS = {
-    "sample": sample, "train_tokenizer": train_tokenizer, "tokenize_dataset": tokenize_dataset, "train_gpt": train_gpt,
+    "inspect_shards": inspect_shards, "sample": sample,
+    "train_tokenizer": train_tokenizer, "tokenize_dataset": tokenize_dataset, "train_gpt": train_gpt,
 }  # fmt: skip
 SHAPES = [(40, 40, 16)] * 4 + [(30, 60, 16)] * 3 + [(60, 30, 8)] * 3 + [(32, 32, 8)] * 2 + [(32, 32, 3)]
 """Height, width and frames of the videos."""
@@ -160,6 +162,17 @@ def test_it_continues_any_shape(home: Path, capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit, match="2"):
         call("sample --model gpt --frame-size 32x16 --out no --device cpu --cache clips")
     assert "frame_size 32x16: it is of clips from nothing" in capsys.readouterr().err
+
+
+def test_all_shapes_in_a_store_are_inspected(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install tokenreel[remote]")
+    name = uuid.uuid4().hex
+    fsspec.filesystem("memory").put("tokens", f"/{name}", recursive=True)
+    where = f"--cache {tmp_path}/copies --out {tmp_path}/seen --device cpu --verify --clips 1"
+    call(f"inspect_shards memory://{name} {where}")
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines() if " clips of " in line] == (
+        splits("tokens")
+    )
 
 
 def test_mistakes_are_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from tyro.conf import Positional
 from tokenreel.datasets.atomic_file import atomic_file
 from tokenreel.datasets.place import open_place
 from tokenreel.datasets.shard_cache import ShardCache
+from tokenreel.datasets.shard_manifest import ShardManifest
 from tokenreel.datasets.shard_summary import ShardSummary, spread, summarize
 from tokenreel.datasets.token_shards import TokenShards, splits
 from tokenreel.evaluation.film_strip import write_film_strip
@@ -71,6 +72,9 @@ def inspect_shards(config: Config) -> None:
     found = splits(config.shards)
     if not found:
         raise FileNotFoundError(f"no finished token shards in {config.shards}; run tools/tokenize_dataset.py")
+    # Clips of several shapes lie in a folder each, which no store lists.
+    manifests = [ShardManifest.load(open_place(config.shards).child(split)) for split in found]
+    found = sorted({*found, *(name for manifest in manifests for name in manifest.source.get("shapes", ()))})
     cache = ShardCache(config.cache, int(config.cache_gib * 2**30))
     summaries, strips, bad = {}, [], 0
     for split in found:
