@@ -6,10 +6,13 @@ A network is anything with an ``identity`` that turns uint8 clips (B, T, H, W, 3
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
+from tokenreel.evaluation.code_hash import code_hash
 
 CLIPS_AT_ONCE = 8
 
@@ -33,12 +36,16 @@ def network_features(network: FeatureNetwork, clips: np.ndarray, cache: Path | N
     Args:
         network: What to ask.
         clips: uint8 (N, T, H, W, 3).
-        cache: Folder in which they are kept by the content of the clips and the network's identity; None keeps none.
+        cache: Folder in which they are kept by the content of the clips, the network's identity and its code; None
+            keeps none.
 
     Returns:
         float64 (N, D).
     """
-    path = None if cache is None else cache / f"{content_hash(clips, network.identity)}.npy"
+    path = None
+    if cache is not None:
+        seen_by = f"{network.identity} {code_hash(sys.modules[type(network).__module__])}"
+        path = cache / f"{content_hash(clips, seen_by)}.npy"
     if path is not None and path.is_file():
         return np.load(path, allow_pickle=False)
     parts = [network(clips[begin : begin + CLIPS_AT_ONCE]) for begin in range(0, len(clips), CLIPS_AT_ONCE)]

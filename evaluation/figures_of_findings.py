@@ -5,7 +5,20 @@ from types import ModuleType
 
 import numpy as np
 
-from tokenreel.evaluation import chance, disc_tests, diversity, drift_curves, law, memorization, nearest_clips, tracking
+from tokenreel.evaluation import (
+    captions,
+    chance,
+    counting,
+    disc_scene,
+    disc_tests,
+    diversity,
+    drift_curves,
+    law,
+    memorization,
+    nearest_clips,
+    orders,
+    tracking,
+)
 from tokenreel.evaluation.card import REAL, TOKENIZER, Better, Figure
 from tokenreel.evaluation.code_hash import code_hash
 from tokenreel.evaluation.diversity import BitsGap
@@ -14,7 +27,7 @@ from tokenreel.evaluation.memorization import COPY_SHARE, Memorization
 from tokenreel.evaluation.tally import Tally
 from tokenreel.evaluation.world_tests import WorldFindings
 
-WORLD_CODE = (disc_tests, law, tracking, chance)
+WORLD_CODE = (captions, chance, counting, disc_scene, disc_tests, law, orders, tracking)
 NO_INTERVAL = (float("nan"), float("nan"))
 
 
