@@ -2,9 +2,10 @@
 
     python benchmarks/data.py --out benchmarks/results/data.json        # some minutes on a quiet core
 
-Every figure and what stands beside it are taken in one process, ingest in turns, the rest one after the other; the clock
-is its CPU time (of start-up, which waits for the disk, the time that passes), and the best of several rounds counts.
-results/data.json is of --shards 8 and 1,500 batches in all. Videos, clip store and shards are made for it in a temporary folder.
+Every figure and what stands beside it are taken in one process, ingest in turns, the rest one after the other; the
+clock is its CPU time, and the best of several rounds counts; of start-up, which waits for the disk, it is the time that
+passes, once. results/data.json is of --shards 8 and 1,500 batches in all. Videos, clip store and shards are made for it
+in a temporary folder.
 
 * ingest beside bare decoding with resize (more of it, on your own videos: benchmarks/ingest.py);
 * random clips of a clip store beside slices of a numpy memmap of the same file;
