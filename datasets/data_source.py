@@ -121,6 +121,7 @@ def held_out_windows(settings: DataSettings, clip_frames: int, one_per_video: bo
     store = open_data(settings)
     split = store.held_out_split(clip_frames)
     if split != "val":
-        print(f"no validation video has {clip_frames} frames: taking clips of split {split!r}")
+        height, width = store.first_size
+        print(f"no validation video of {height}x{width} has {clip_frames} frames: taking clips of split {split!r}")
     hop = max((record.frames for record in store.split(split)), default=1) if one_per_video else clip_frames
     return ClipWindows(store, split, clip_frames, hop)

@@ -3,6 +3,8 @@
 import json
 import shutil
 import uuid
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +61,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         call(f"{TOKENIZER} {MODEL}")
-        call("tokenize_dataset --tokenizer tok --cache clips --out tokens --hop 8 --device cpu")
+        said = StringIO()
+        with redirect_stdout(said):
+            call("tokenize_dataset --tokenizer tok --cache clips --out tokens --hop 8 --device cpu")
+        assert "\ntrain-8x32x16: 3 clips, 48 tokens" in said.getvalue(), "each shape by its name"
         call(f"{GPT} --run gpt --steps 6")
     return folder
 

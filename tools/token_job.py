@@ -28,8 +28,9 @@ MODEL_FILES = ("provenance.json", "model.safetensors", "config.json")
 
 @dataclass(frozen=True)
 class SplitJob:
-    """One split: its clips, what will be written of them, and where."""
+    """The clips of a split that have one shape: their folder's name, what will be written of them, and where."""
 
+    name: str
     clips: ClipPasses
     plan: ShardPlan
     place: Place
@@ -61,7 +62,7 @@ def write_share(tokenizer: VideoTokenizer, jobs: list[SplitJob], share: Share, w
         if finished_shard(job.place, job.plan, number) is not None:  # asked anew: another process may share the job
             continue
         start, stop = job.plan.ranges[number]
-        title = f"{job.plan.manifest.split} clips {start} to {stop - 1}"
+        title = f"{job.name} clips {start} to {stop - 1}"
         begins = range(start, stop, work.batch_size)
         shown = track(begins, title, transient=True, disable=share.rank > 0 or not sys.stdout.isatty())
         parts = [_encode(tokenizer, job, range(at, min(at + work.batch_size, stop))) for at in shown]
@@ -82,18 +83,18 @@ def conclude(jobs: list[SplitJob], share: Share) -> bool:
     """
     done = True
     for job in jobs:
-        split, total = job.plan.manifest.split, len(job.plan.ranges)
+        total = len(job.plan.ranges)
         missing = unfinished(job.place, job.plan)
         if missing and not share.whole(len(units(jobs))):
             print(
-                f"{split}: {total - len(missing)} of {total} shards are there; the process that writes the last one, "
-                "or any that is run again, finishes the split"
+                f"{job.name}: {total - len(missing)} of {total} shards are there; the process that writes the last "
+                "one, or any that is run again, finishes the split"
             )
             done = False
             continue
         manifest = finish(job.place, job.plan)
         tokens = manifest.num_clips * int(np.prod(manifest.grid))
-        print(f"{split}: {manifest.num_clips} clips, {tokens} tokens in {total} shards")
+        print(f"{job.name}: {manifest.num_clips} clips, {tokens} tokens in {total} shards")
     return done
 
 

@@ -252,7 +252,7 @@ def _job(
         source={"levels": list(tokenizer.config.digits), **source, **shapes, **clips.told()},
     )
     place = open_place(config.out).child(name)
-    return SplitJob(clips, ShardPlan(manifest, len(clips), config.clips_per_shard), place)
+    return SplitJob(name, clips, ShardPlan(manifest, len(clips), config.clips_per_shard), place)
 
 
 def main(argv: list[str] | None = None) -> None:
