@@ -16,10 +16,8 @@ from tokenreel.datasets.worlds import simulate
 from tokenreel.evaluation.captions import caption_figures, shown_discs
 from tokenreel.generation import VideoModel
 from tokenreel.tools.model_clips import continued, through_tokenizer
+from tokenreel.tools.paddle_cases import FRESH_SEED
 from tokenreel.transformer import ClipConditions, SamplingSettings
-
-FRESH_SEED = 2**62
-"""Of clips for the ceiling: no world on disk has them."""
 
 
 def caption_rows(

@@ -8,7 +8,8 @@ import numpy as np
 from tokenreel.datasets.worlds import simulate
 from tokenreel.evaluation.disc_scene import DiscScene
 from tokenreel.evaluation.disc_tests import disc_figures
-from tokenreel.tools.world_cases import FRESH_SEED, scene_of
+from tokenreel.tools.paddle_cases import FRESH_SEED
+from tokenreel.tools.world_cases import scene_of
 
 
 class Judged(NamedTuple):

@@ -16,6 +16,7 @@ from tokenreel.evaluation.tracking import position_error, track_bar, track_discs
 from tokenreel.evaluation.world_tests import WorldFindings, WorldTest
 
 FRESH_SEED = 2**62
+"""Of new clips, here and in all tests of worlds: no world on disk has such seeds."""
 AS_PLAYED = "as played"
 ORDERS = (AS_PLAYED, "left", "right")
 

@@ -27,11 +27,9 @@ from tokenreel.evaluation.law import Law
 from tokenreel.evaluation.tally import Tally
 from tokenreel.evaluation.world_tests import ContinueFrames, WorldFindings, WorldTest
 from tokenreel.generation import VideoModel
-from tokenreel.tools.paddle_cases import paddle_tests
+from tokenreel.tools.paddle_cases import FRESH_SEED, paddle_tests
 from tokenreel.transformer import SamplingSettings
 
-FRESH_SEED = 2**62
-"""Of new clips."""
 SIDES = ("left", "right")
 
 
