@@ -40,7 +40,7 @@ class ChanceResult:
 
     @property
     def in_proportion(self) -> bool:
-        """Whether the counts agree with the odds; few clips agree with anything."""
+        """Whether the counts agree with the odds; few clips agree with anything (in JSON nothing is said of them)."""
         return not self.p_value < UNLIKELY
 
     def plain(self) -> dict[str, Any]:
@@ -51,7 +51,7 @@ class ChanceResult:
             "expected": self.expected,
             "intervals": {name: list(interval) for name, interval in self.intervals.items()},
             "p_value": None if np.isnan(self.p_value) else self.p_value,
-            "in_proportion": self.in_proportion,
+            "in_proportion": None if np.isnan(self.p_value) else self.in_proportion,
             "decided": decided,
             "undecided": self.undecided,
         }

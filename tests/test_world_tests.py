@@ -168,6 +168,7 @@ def test_chance_is_judged_by_known_statistics() -> None:
     assert not always.in_proportion and always.plain()["shares"] == {"left": 0, "right": 1}
     few = judge_chance(["right", None], {"left": 0.3, "right": 0.7})
     assert np.isnan(few.p_value) and few.undecided == 1 and few.in_proportion
+    assert few.plain()["in_proportion"] is None, "too few to say"
     with pytest.raises(ValueError, match="expected odds of each outcome"):
         judge_chance(["up"], {"left": 0.3, "right": 0.7})
 
