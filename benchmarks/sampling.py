@@ -14,6 +14,8 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from torch import Tensor
 from tokenreel.training.hardware import keep_freed_memory
 from tokenreel.transformer import GPTConfig, GPTSize, SamplingSettings, VideoGPT, sample_latent_frames
 from tokenreel.transformer.conditions import Conditions
+from tokenreel.transformer.products import Precision
 
 GRID, PROMPT, TIMED = (16, 8, 8), 9, 2
 FRAME = 64
@@ -37,7 +40,7 @@ ALIKE = 0.9
 NOTE = (
     "small: dim 256, depth 4; large: dim 576, depth 8; windows of 1,024 tokens, 1,024 codes, top-k 100. Alternative: "
     "x-transformers' own cache on the same weights; where it says so VideoGPT, measured elsewhere on the same kind of "
-    "core. Limit: weights and cache read once per step at {bandwidth:.1f} GB/s."
+    "core, or our own with weights in fp32. Limit: weights and cache read once per step at {bandwidth:.1f} GB/s."
 )
 
 
@@ -101,7 +104,11 @@ def compare(name: str, batch: int, repeats: int, bandwidth: float) -> list[dict[
     layout.query_angles.copy_(layout.key_angles)  # the library turns queries and keys by the same angles
     prompt, seeds = torch.randint(0, CODES, (batch, PROMPT, *GRID[1:])), list(range(batch))
     ours, theirs = [], []
+    rounded: dict[Precision, list[float]] = {"bf16": [], "int8": []}
     for _ in range(repeats):
+        for precision, spent in rounded.items():
+            settings = replace(SETTINGS, precision=precision)
+            spent.append(timed(partial(sample_latent_frames, gpt, prompt, None, settings, seeds))[0])
         seconds, made = timed(lambda: sample_latent_frames(gpt, prompt, None, SETTINGS, seeds))
         ours.append(seconds)
         seconds, expected = timed(lambda: with_library_cache(gpt, prompt, seeds))
@@ -117,6 +124,10 @@ def compare(name: str, batch: int, repeats: int, bandwidth: float) -> list[dict[
     limit = batch * bandwidth / (4 * (weights + batch * 2 * size.depth * size.dim * length))
     speed, case = tokens / statistics.median(ours), f"{name}, batch {batch}"
     rows = [row(case, "sampling", "tokens/s", speed, tokens / statistics.median(theirs), limit)]
+    for precision, spent in rounded.items():
+        rows.append(
+            row(case, f"weights in {precision}, and in fp32", "tokens/s", tokens / statistics.median(spent), speed)
+        )
     if (name, batch) in VIDEOGPT:
         rows.append(row(case, "sampling, and VideoGPT", "tokens/s", speed, VIDEOGPT[name, batch], limit))
     return rows
