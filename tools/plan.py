@@ -36,7 +36,7 @@ from tokenreel.tools.plan_rehearsal import (
 from tokenreel.tools.plan_survey import CLIPS, GPTS, TOKENIZERS, TOKENS, Found, Survey, survey
 from tokenreel.tools.plan_words import gpt_config, report, tokenizer_config, what_for_more
 from tokenreel.training.command_line import run_tool
-from tokenreel.training.hardware import DeviceName, describe_hardware, pick_device
+from tokenreel.training.hardware import DeviceName, compiles, describe_hardware, pick_device
 from tokenreel.training.machine import busy_words, free_memory, read_memory
 from tokenreel.training.plan_choice import choose
 from tokenreel.training.plan_costs import StageCost, VideoFacts
@@ -51,6 +51,7 @@ from tokenreel.training.planning import (
     window,
 )
 from tokenreel.training.run_folder import check_writable
+from tokenreel.transformer import VideoGPT
 
 USUAL_WINDOW = 16
 SAMPLE_FRAMES = 1100
@@ -204,10 +205,11 @@ def _rehearsed(
         cache=folder,
         decoder=config.decoder,
     )
-    # How long a run is says whether it is compiled.
     lengths = partial(plan_lengths, facts, seconds_per_clip=0.0, hours=config.hours)
     guess = lengths(choice, StageCost(choice.tokenizer.seconds_per_step), StageCost(choice.gpt.seconds_per_step))
-    tokens = folder / "tokens"
+    # What is rehearsed is what the commands say, however many steps it is in the end; near the edge it gains little.
+    choice = replace(choice, gpt_compiled=compiles("auto", guess.gpt.steps // 2, VideoGPT))  # type: ignore[arg-type]
+    guess, tokens = replace(guess, choice=choice), folder / "tokens"
     while True:
         wanted = replace(tokenizer_config(guess, config), **vars(source))
         run = folder / f"tokenizer_{choice.tokenizer_parts}"

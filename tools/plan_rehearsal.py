@@ -33,8 +33,6 @@ from tokenreel.training.stage import Evaluation
 from tokenreel.transformer import SamplingSettings
 
 T = TypeVar("T")
-NOT_TYPICAL = 2
-"""First steps that take longer than others, beside what is compiled."""
 PROMPT_FRAMES = 4
 ENCODINGS = 4
 
@@ -150,11 +148,12 @@ def _rehearsed(stage: Any, config: Any, clock: _Clock, speed: str, per_clip: int
     end = time.time()
     lines = [json.loads(line) for line in (config.run / "metrics.jsonl").read_text().splitlines()]
     seconds = np.array([config.batch_size * per_clip / line[speed] for line in lines if speed in line])
-    typical = typical_step(seconds[NOT_TYPICAL:])
+    first = len(seconds) // 2  # a compiler may come back after some steps
+    typical = typical_step(seconds[first:])
     return StageCost(
         seconds_per_step=typical,
         start_seconds=clock.first_batch - clock.begun,
-        first_seconds=max(0.0, float((seconds[:NOT_TYPICAL] - typical).sum())),
+        first_seconds=max(0.0, float((seconds[:first] - typical).sum())),
         pause_seconds=clock.judging + end - clock.first_saving,
         peak_bytes=peak_memory_mb(next(stage.model.parameters()).device) * 2**20,
     )

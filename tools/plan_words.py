@@ -12,11 +12,10 @@ from tokenreel.tokenizer import PRESETS
 from tokenreel.tools import train_gpt, train_tokenizer
 from tokenreel.tools.plan_survey import Found
 from tokenreel.training.command_line import command
-from tokenreel.training.hardware import compiles
 from tokenreel.training.plan_choice import choose
 from tokenreel.training.plan_costs import VideoFacts
 from tokenreel.training.planning import MOST_EXPOSURES, SAFE_EXPOSURES, Plan
-from tokenreel.transformer import GPTSize, VideoGPT
+from tokenreel.transformer import GPTSize
 
 MEASURED_BITS = 0.2, 1.6
 """Bits per token of GPTs on tokens of FSQ with 625 codes: Atari games and the worlds balls and paddle, trained for 1 to
@@ -58,7 +57,7 @@ def gpt_config(plan: Plan, asked: Any) -> train_gpt.Config:
         device=asked.device,
         model=GPTSize(choice.gpt.dim, choice.gpt.depth, choice.dropout),
         lr=next((rate for widest, rate in RATES.items() if choice.gpt.dim <= widest), 1e-3),
-        compile="on" if compiles("auto", length.steps, VideoGPT) else "off",  # type: ignore[arg-type]
+        compile="on" if choice.gpt_compiled else "off",
         batch_size=choice.gpt.batch_size,
         accumulate=choice.gpt_parts,
         warmup=min(recipe.warmup, length.steps // 10),

@@ -46,6 +46,7 @@ class Choice:
     tokenizer_parts: int = 1
     """In which the clips of a step go through the model, so that they fit."""
     gpt_parts: int = 1
+    gpt_compiled: bool = False
 
 
 @dataclass(frozen=True)
