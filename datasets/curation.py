@@ -17,6 +17,7 @@ Breakout, Pong, Ms. Pac-Man and three scenarios of ViZDoom, and damaged and odd 
   frames of a parrot: no threshold parts them.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -24,8 +25,10 @@ from typing import Any, Literal
 import numpy as np
 
 from tokenreel.datasets.frame_measures import HASHES_PER_SHARPNESS, FrameMeasures
+from tokenreel.datasets.scene_detector import check_installed
 
 Duplicates = Literal["off", "flag", "drop"]
+Detector = Literal["own", "pyscenedetect"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class CurationRules:
 
     letterbox: bool = False
     """Cut black bars off that lie above and below, or left and right, of the picture in all of a video."""
+    detector: Detector = "own"
+    """What finds cuts: the own score, or "pyscenedetect" (needs tokenreel[scenes]), at the same threshold."""
 
     def __post_init__(self) -> None:
         limits = {"cuts": 255, "still_share": 1, "frozen": 1e6, "black": 1e6, "blur": 10, "min_frames": 1e9}
@@ -61,14 +66,28 @@ class CurationRules:
                 raise ValueError(f"curation.{name} {value}, expected 0 (off) to {most:g}")
         if self.duplicates not in ("off", "flag", "drop"):
             raise ValueError(f"curation.duplicates {self.duplicates!r}, expected 'off', 'flag' or 'drop'")
+        if self.detector not in ("own", "pyscenedetect"):
+            raise ValueError(f"curation.detector {self.detector!r}, expected 'own' or 'pyscenedetect'")
+        if self.detector == "pyscenedetect":
+            check_installed()
+
+    @property
+    def detects_scenes(self) -> bool:
+        """Whether PySceneDetect looks for cuts."""
+        return self.detector == "pyscenedetect" and self.cuts > 0
 
     @property
     def told(self) -> dict[str, Any]:
         """The rules as JSON keeps them."""
-        return asdict(self)
+        told = asdict(self)
+        if self.detector == "own":  # as stores were made before there was another
+            del told["detector"]
+        return told
 
 
-NO_RULES = CurationRules(0.0, False, 0.0003, 0.0, 0.0, 0.0, 0, "off", False)
+NO_RULES = CurationRules(
+    cuts=0.0, static=False, still_share=0.0003, frozen=0.0, black=0.0, blur=0.0, min_frames=0, duplicates="off"
+)
 """Every video is kept whole."""
 
 
@@ -102,18 +121,21 @@ class Stretch:
         return self.stop - self.start
 
 
-def stretches_of(measures: FrameMeasures, rules: CurationRules, fps: float) -> list[Stretch]:
+def stretches_of(
+    measures: FrameMeasures, rules: CurationRules, fps: float, cuts: Sequence[int] | None = None
+) -> list[Stretch]:
     """Cuts a video into stretches and decides about each.
 
     Args:
         measures: Of all its frames, made with the ``still_share`` of ``rules``.
         rules: What to leave out.
         fps: Frames per second of the frames measured; 0 if unknown, then 10 is assumed.
+        cuts: Frames at which another detector than the own one found cuts.
 
     Returns:
         Stretches in their order, which together hold every frame once.
     """
-    shots = {0, measures.frames, *_cuts(measures, rules)}
+    shots = {0, measures.frames, *(_cuts(measures, rules) if cuts is None else cuts)}
     reasons = np.full(measures.frames, "", "U6")
     # A run that is both keeps the second reason.
     for name, runs, seconds in (

@@ -21,9 +21,12 @@ from tokenreel.datasets.decoded_frame import UnreadableVideo
 from tokenreel.datasets.decoding import FrameStream
 from tokenreel.datasets.found_video import VideoPlace
 from tokenreel.datasets.frame_measures import FrameMeasures
+from tokenreel.datasets.scene_detector import SceneDetector
 
 # Several at once are measured and written faster.
 FRAMES_AT_ONCE = 8
+USUAL_RATE = 30.0
+"""Frames per second where every frame is kept, for what PySceneDetect counts in seconds."""
 
 
 def decode(job: dict[str, Any]) -> dict[str, Any]:
@@ -47,6 +50,7 @@ def decode(job: dict[str, Any]) -> dict[str, Any]:
     stream = _stream(place, job, rules.letterbox)
     measures, indices = FrameMeasures(job["fps"] or 0, rules.still_share), []
     stored = hashlib.sha256()
+    detector = SceneDetector(rules.cuts, job["fps"] or USUAL_RATE) if rules.detects_scenes else None
     with open(job["part"], "wb") as part:
         try:
             frames = iter(stream)
@@ -57,6 +61,8 @@ def decode(job: dict[str, Any]) -> dict[str, Any]:
                 if not place.is_whole_file:
                     stored.update(images.data)
                 measures.add(images)
+                if detector:
+                    detector.add(images)
                 if job["want_indices"]:
                     indices += [frame.source_index for frame in batch]
         except UnreadableVideo as error:
@@ -65,7 +71,8 @@ def decode(job: dict[str, Any]) -> dict[str, Any]:
         digest = stored.hexdigest() if not place.is_whole_file else _sha256(place.path)
     except OSError as error:
         return {"rejected": f"cannot be read: {error.strerror}"}
-    stretches = stretches_of(measures, rules, job["fps"] or stream.facts.source_fps)
+    cuts = None if detector is None else detector.cuts
+    stretches = stretches_of(measures, rules, job["fps"] or stream.facts.source_fps, cuts)
     return {
         "frames": measures.frames,
         "height": size[0],

@@ -441,3 +441,28 @@ def test_games_come_through_whole(shared_data: Path, tmp_path: Path, name: str, 
     store = open_or_ingest(shared_data / name, settings, tmp_path, False)
     assert store.info["left_out"] == {} and store.info["rejected"] == 0
     assert {r.file for r in store.records if r.start} == cuts
+
+
+# PySceneDetect
+
+
+def test_pyscenedetect_finds_the_cuts_instead(tmp_path: Path) -> None:
+    pytest.importorskip("scenedetect", reason="PySceneDetect is not installed: tokenreel[scenes]")
+    pytest.importorskip("cv2", reason="OpenCV is not installed: tokenreel[scenes]")
+    scenes = [np.full((12, 48, 48, 3), color, np.uint8) for color in ((40, 160, 60), (30, 60, 200), (200, 190, 40))]
+    frames = np.concatenate(scenes)
+    frames[:, 8:20, 8:20] //= 2
+    (tmp_path / "videos").mkdir()
+    write_video(tmp_path / "videos" / "a.mp4", frames, 10.0)
+    rules = CurationRules(detector="pyscenedetect", static=False, frozen=0, duplicates="off")
+    settings = IngestSettings(32, 32, 10.0, curation=rules)
+    store = open_or_ingest(tmp_path / "videos", settings, tmp_path / "clips", progress=False)
+    sources = json.loads((store.path / "sources.jsonl").read_text())
+    assert [(stretch["start"], stretch["stop"]) for stretch in sources["stretches"]] == [(0, 12), (12, 24), (24, 36)]
+    assert store.curation == rules and "detector" not in CurationRules().told
+
+
+def test_without_pyscenedetect_a_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokenreel.datasets.scene_detector.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"needs scenedetect and cv2, which is not installed; pip install"):
+        CurationRules(detector="pyscenedetect")
