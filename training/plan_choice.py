@@ -66,7 +66,8 @@ def choose(
         clip_frames,
         hop_for(facts, clip_frames, drawn),
         DROPOUT if through > SAFE_EXPOSURES else 0.0,
-        *(parts_needed(option, MEMORY_SHARE * memory) or option.batch_size for option in (tokenizer, gpt)),
+        tokenizer_parts=parts_needed(tokenizer, MEMORY_SHARE * memory) or tokenizer.batch_size,
+        gpt_parts=parts_needed(gpt, MEMORY_SHARE * memory) or gpt.batch_size,
     )
 
 
