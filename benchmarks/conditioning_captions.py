@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from report import row
 
-from tokenreel.datasets.world_balls import BACKGROUND, COLORS, LABELS, RADIUS
+from tokenreel.datasets.world_balls import BACKGROUND, COLORS, LABELS, PALETTE, RADIUS
 from tokenreel.datasets.world_combinations import Combination, all_combinations, caption
 from tokenreel.datasets.world_states import WORLD_FILE
 from tokenreel.datasets.worlds import simulate
@@ -39,7 +39,7 @@ def caption_rows(
     for case, combinations in _combinations(world).items():
         order = np.random.default_rng(0).permutation(len(combinations))
         wanted = [combinations[order[i % len(order)]] for i in range(samples)]
-        right = np.array([[Counter(balls)[name] for name in COLORS] for balls in wanted])
+        right = np.array([[Counter(balls)[name] for name in PALETTE] for balls in wanted])
         nothing = np.zeros((samples, 0, *model.frame_size, 3), np.uint8)
         told = continued(model, nothing, [ClipConditions(caption=caption(balls)) for balls in wanted], settings)
         # Guidance has nothing to strengthen here.
@@ -72,14 +72,15 @@ def label_rows(model: VideoModel, samples: int, settings: SamplingSettings) -> l
 
 def _combinations(world: Path) -> dict[str, list[Combination]]:
     path = world / WORLD_FILE
-    options = json.loads(path.read_text())["options"] if path.is_file() else {}
+    made = json.loads(path.read_text()) if path.is_file() else {"options": {}}
+    options = made["options"]
     held_out = [tuple(balls) for balls in options.get("held_out", ())]
     if not held_out:
         raise ValueError(
             f"{path} names no combinations held out; train the model on a world made with "
             "tools/make_world.py balls --twins --hold-out 0.2"
         )
-    everything = all_combinations(list(COLORS), options.get("twins", False))
+    everything = all_combinations(list(made["colors"]), options.get("twins", False))
     return {"held-out captions": held_out, "training captions": [b for b in everything if b not in held_out]}
 
 
@@ -97,4 +98,4 @@ def _true_clips(model: VideoModel, wanted: list[Combination]) -> np.ndarray:
 def _counts(clips: np.ndarray) -> np.ndarray:
     """Balls of each colour that a clip shows in most frames: int64 (B, colours)."""
     low, high = (share * clips.shape[2] for share in RADIUS)
-    return shown_discs(clips, list(COLORS.values()), BACKGROUND, (low, high))
+    return shown_discs(clips, list(PALETTE.values()), BACKGROUND, (low, high))

@@ -9,14 +9,20 @@ from tokenreel.datasets.world_combinations import Combination, all_combinations,
 from tokenreel.datasets.world_episode import Canvas, Color, Episode
 
 # Saturated and far from each other and from the background, so that a tracker can tell them apart.
-COLORS: dict[str, Color] = {
+PALETTE: dict[str, Color] = {
     "red": (238, 64, 68),
     "green": (64, 190, 86),
     "blue": (62, 112, 246),
     "yellow": (250, 208, 60),
     "magenta": (222, 84, 214),
     "cyan": (56, 210, 222),
+    "white": (240, 240, 234),
+    "orange": (240, 134, 30),
 }
+"""All colours there are."""
+USUAL_COLORS = 6
+COLORS = dict(list(PALETTE.items())[:USUAL_COLORS])
+"""Those of a world of which nothing else is said."""
 BACKGROUND: Color = (22, 22, 26)
 OCCLUDER: Color = (112, 112, 118)
 RADIUS = (0.08, 0.11)
@@ -31,6 +37,7 @@ def simulate_balls(
     *,
     occluder: bool = False,
     twins: bool = False,
+    colors: int = USUAL_COLORS,
     combinations: Sequence[Combination] | None = None,
 ) -> Episode:
     """Simulate one clip of the world `balls`.
@@ -44,6 +51,7 @@ def simulate_balls(
         frames: Length T.
         occluder: Put a grey vertical bar in front; the balls move on behind it.
         twins: Several balls may have the same colour, and captions name the colours in any order.
+        colors: Draw from so many of `PALETTE`.
         combinations: Draw the colours from these alone; None: from all.
 
     Returns:
@@ -53,7 +61,8 @@ def simulate_balls(
         ([left, right] in pixels, or None).
     """
     rng = np.random.default_rng(seed)
-    names = _drawn_names(rng, twins, combinations)
+    known = list(PALETTE)[:colors]
+    names = _drawn_names(rng, known, twins, combinations)
     n = len(names)
     radius = rng.uniform(*RADIUS, n) * size
     start = _placed(rng, radius, size)
@@ -65,7 +74,7 @@ def simulate_balls(
 
     canvas = Canvas(frames, size, BACKGROUND)
     for i, name in enumerate(names):
-        canvas.discs(positions[:, i], radius[i], COLORS[name])
+        canvas.discs(positions[:, i], radius[i], PALETTE[name])
     seen = np.ones((frames, n))
     if bar is not None:
         canvas.boxes(np.full(frames, bar[0]), np.full(frames, bar[1]), 0, size, OCCLUDER)
@@ -73,7 +82,7 @@ def simulate_balls(
     fraction = seen.round(4)
     states = {
         "names": names,
-        "colors": [list(COLORS[name]) for name in names],
+        "colors": [list(PALETTE[name]) for name in names],
         "background": list(BACKGROUND),
         "radius": radius.round(4).tolist(),
         "positions": positions.round(4).tolist(),
@@ -84,16 +93,18 @@ def simulate_balls(
     }
     said = names
     if twins:  # in any order of colours: else each combination would be one fixed sentence, and learned as such
-        order = np.random.default_rng([seed, n]).permutation(len(COLORS))
-        said = sorted(names, key=lambda name: order[list(COLORS).index(name)])
+        order = np.random.default_rng([seed, n]).permutation(len(known))
+        said = sorted(names, key=lambda name: order[known.index(name)])
     return Episode(canvas.finished(), states, caption(said), LABELS[n - 1])
 
 
-def _drawn_names(rng: np.random.Generator, twins: bool, combinations: Sequence[Combination] | None) -> list[str]:
+def _drawn_names(
+    rng: np.random.Generator, known: Sequence[str], twins: bool, combinations: Sequence[Combination] | None
+) -> list[str]:
     if twins or combinations is not None:
-        return list(drawn_combination(rng, combinations or all_combinations(list(COLORS), twins)))
+        return list(drawn_combination(rng, combinations or all_combinations(known, twins)))
     n = int(rng.integers(1, 4))
-    return [list(COLORS)[i] for i in sorted(rng.choice(len(COLORS), n, replace=False))]
+    return [known[i] for i in sorted(rng.choice(len(known), n, replace=False))]
 
 
 def _placed(rng: np.random.Generator, radius: np.ndarray, size: int) -> np.ndarray:

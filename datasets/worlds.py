@@ -11,7 +11,7 @@ from typing import Any
 
 from tokenreel.datasets import world_balls, world_fork, world_paddle
 from tokenreel.datasets.dataset_folder import begin_folder, finish_folder, is_recorded, write_recording
-from tokenreel.datasets.world_combinations import options_by_split
+from tokenreel.datasets.world_combinations import MOST_BALLS, options_by_split
 from tokenreel.datasets.world_episode import Episode
 from tokenreel.datasets.world_states import WORLD_FILE
 
@@ -26,12 +26,12 @@ _SIMULATORS: dict[str, Callable[..., Episode]] = {
 }
 _MODULES = {"balls": world_balls, "paddle": world_paddle, "fork": world_fork}
 _CLIP_OPTIONS: dict[str, set[str]] = {
-    "balls": {"occluder", "twins", "combinations"}, "paddle": set(), "fork": {"right"},
+    "balls": {"occluder", "twins", "colors", "combinations"}, "paddle": set(), "fork": {"right"},
 }  # fmt: skip
 _WORLD_OPTIONS: dict[str, set[str]] = {
-    "balls": {"occluder", "twins", "hold_out"}, "paddle": set(), "fork": {"right"},
+    "balls": {"occluder", "twins", "colors", "hold_out"}, "paddle": set(), "fork": {"right"},
 }  # fmt: skip
-_DEFAULTS = {"right": world_fork.RIGHT}
+_DEFAULTS = {"right": world_fork.RIGHT, "colors": world_balls.USUAL_COLORS}
 WORLDS = tuple(_SIMULATORS)
 
 # One clip's seed is seed * _SEEDS + index, validation clips counted from the middle: no two clips of any
@@ -66,8 +66,8 @@ def simulate(world: str, seed: int, size: int, frames: int, **options: Any) -> E
         size: Height and width in pixels, even, at least 32.
         frames: Length T, at least 1.
         options: For `balls`: `occluder=True`, a grey bar that hides what is behind it; `twins=True`, several balls
-            may have one colour; `combinations`, tuples of colour names from which alone the balls are drawn. For
-            `fork`: `right`, the probability that a ball goes right.
+            may have one colour; `colors`, how many there are; `combinations`, tuples of colour names from which
+            alone the balls are drawn. For `fork`: `right`, the probability that a ball goes right.
 
     Returns:
         The episode; frames uint8 `(T, size, size, 3)`.
@@ -108,9 +108,9 @@ def write_world(
         fps: Frames per second of the files, > 0.
         seed: Integer >= 0.
         progress: Called with (clips done, clips in all) after each clip.
-        options: For `balls`: `occluder` and `twins`, see `simulate`; `hold_out`, the share of the combinations of
-            two and of three balls that no training clip shows and all validation clips show. `world.json` lists
-            them as `held_out`. For `fork`: `right`, see `simulate`.
+        options: For `balls`: `occluder`, `twins` and `colors`, see `simulate`; `hold_out`, the share of the
+            combinations of two and of three balls that no training clip shows and all validation clips show.
+            `world.json` lists them as `held_out`. For `fork`: `right`, see `simulate`.
 
     Returns:
         True if the world was written, False if it was already there.
@@ -122,7 +122,8 @@ def write_world(
     out, options = Path(out), dict(options or {})
     _check(world, size, frames, options, _WORLD_OPTIONS)
     _check_counts(count, val_count, fps, seed)
-    by_split, held_out = options_by_split(list(world_balls.COLORS), options, seed)
+    known = list(world_balls.PALETTE)[: options.get("colors", world_balls.USUAL_COLORS)]
+    by_split, held_out = options_by_split(known, options, seed)
     if not 0 < options.get("right", world_fork.RIGHT) < 1:
         raise ValueError(f"right is {options['right']}; expected a probability above 0 and below 1, such as 0.7")
     # An option at its default is the same world as the option left out.
@@ -154,6 +155,9 @@ def _check(
         raise ValueError(f"size is {size}; expected an even number of at least 32, such as 64")
     if frames < 1:
         raise ValueError(f"frames is {frames}; expected at least 1")
+    most = len(world_balls.PALETTE)
+    if not MOST_BALLS <= options.get("colors", world_balls.USUAL_COLORS) <= most:
+        raise ValueError(f"colors is {options['colors']}; expected {MOST_BALLS} to {most}")
 
 
 def _check_counts(count: int, val_count: int, fps: float, seed: int) -> None:
@@ -178,6 +182,9 @@ def _settings(
     options: dict[str, Any],
 ) -> dict[str, Any]:
     module = _MODULES[world]
+    shown = module.COLORS
+    if "colors" in options:
+        shown = dict(list(world_balls.PALETTE.items())[: options["colors"]])
     return {
         "format_version": FORMAT_VERSION,
         "world": world,
@@ -189,7 +196,7 @@ def _settings(
         "seed": seed,
         "options": options,
         "labels": module.LABELS,
-        "colors": {name: list(color) for name, color in module.COLORS.items()},
+        "colors": {name: list(color) for name, color in shown.items()},
         "background": list(module.BACKGROUND),
     }
 

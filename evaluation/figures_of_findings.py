@@ -57,25 +57,31 @@ def world_figures(test: str, found: Mapping[str, WorldFindings], model: str) -> 
     return figures
 
 
-def memorization_figures(found: Memorization, gap: BitsGap, samples: np.ndarray | None) -> list[Figure]:
-    """Whether a model repeats its training clips, and whether one prompt has several answers.
+def copies_figures(found: Memorization) -> list[Figure]:
+    """Whether samples repeat training clips, by pixels or by tokens."""
+    code, count = code_hash(memorization, nearest_clips), len(found.samples.distance)
+    told, by = f"nearest-1[{found.nearness}]: all training clips", f"by {found.nearness}"
+    distance, copies = f"distance to training clips {by}, held-out clips are 1", f"near-copies of training clips {by}"
+    return [
+        Figure(
+            *("memorization", distance, "ratio", "as real", found.ratio, found.ratio_interval, count),
+            *({"held-out real clips": 1.0}, told, code),
+        ),
+        Figure(
+            *("memorization", copies, "share", "lower", float(found.copies.mean()), found.copies_interval, count),
+            *({"by chance, at most": COPY_SHARE}, told, code),
+        ),
+    ]
+
+
+def memorization_figures(gap: BitsGap, samples: np.ndarray | None) -> list[Figure]:
+    """Whether training clips are better known than others, and whether one prompt has several answers.
 
     Args:
-        found: Nearest training clips.
         gap: Bits of training and of held-out clips.
         samples: uint8 (P, S, T, H, W, 3), S samples of each of P prompts, both at least 2; None if there are fewer.
     """
-    code, count = code_hash(memorization, nearest_clips), len(found.samples.distance)
-    told = f"nearest-1[{found.nearness}]: all training clips"
     figures = [
-        Figure(
-            *("memorization", "distance to training clips, held-out clips are 1", "ratio", "as real", found.ratio),
-            *(found.ratio_interval, count, {"held-out real clips": 1.0}, told, code),
-        ),
-        Figure(
-            *("memorization", "near-copies of training clips", "share", "lower", float(found.copies.mean())),
-            *(found.copies_interval, count, {"by chance, at most": COPY_SHARE}, told, code),
-        ),
         Figure(
             *("memorization", "bits of held-out clips, training clips are 1", "ratio", "as real", gap.ratio),
             *(gap.ratio_interval, len(gap.held_out), {}, "bits-gap-1", code_hash(diversity)),

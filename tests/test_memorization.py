@@ -20,7 +20,7 @@ from tokenreel.evaluation.nearest_clips import (
     normalised,
     small_pictures,
 )
-from tokenreel.tools.training_clips import near_copy_strips, pixel_blocks, training_windows
+from tokenreel.tools.training_clips import near_copy_strips, pixel_blocks, token_blocks, training_windows
 from tokenreel.training.optimizer import build_optimizer
 from tokenreel.transformer import GPTConfig, GPTSize, SamplingSettings, VideoGPT, sample_indices
 
@@ -126,6 +126,8 @@ def test_training_clips_come_whole_and_near_copies_stand_beside_them(tmp_path: P
     windows = training_windows(source, 8, hop=4)
     seen = np.concatenate(list(pixel_blocks(windows, 2)()))
     assert seen.shape == (5 * 4, 6, 32, 32, 3) and (seen[5] == windows[5][2:]).all()
+    thinned = np.concatenate(list(token_blocks(windows, lambda clips: clips[:, ::4, 0, 0, 0], 1)()))
+    assert (thinned == np.stack([windows[i][4:5, 0, 0, 0] for i in range(20)])).all()
     samples = noisy(seen[[7, 3, 12]])
     found = memorization_of_pixels(samples, clips(1000, 20, 6), pixel_blocks(windows, 2))
     rows = near_copy_strips(found, samples, windows, 2, most=2)

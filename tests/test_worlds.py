@@ -14,7 +14,7 @@ import pytest
 
 from tokenreel.datasets import worlds
 from tokenreel.datasets.clip_record import ClipRecord
-from tokenreel.datasets.world_balls import COLORS
+from tokenreel.datasets.world_balls import COLORS, PALETTE
 from tokenreel.datasets.world_combinations import all_combinations, caption, held_out_combinations
 from tokenreel.datasets.world_paddle import ACTION_NAMES, Game, play_on
 from tokenreel.datasets.world_states import disc_states
@@ -129,6 +129,23 @@ def test_twins_are_counted_in_captions() -> None:
     numbers = Counter(len(names) for names in drawn.elements())
     assert len(all_combinations(list(COLORS), twins=True)) == 6 + 21 + 56 and len(drawn) > 75
     assert numbers[1] > 40 and numbers[2] > 90 and numbers[3] > 160, "every number of balls should be met often"
+
+
+def test_more_and_fewer_colors(tmp_path: Path) -> None:
+    drawn = {seed: simulate("balls", seed, 32, 1, twins=True, colors=8) for seed in range(200)}
+    names = {name for episode in drawn.values() for name in episode.states["names"]}
+    assert names == set(PALETTE) and len(PALETTE) == 8
+    for episode in drawn.values():
+        assert all(name in episode.caption for name in episode.states["names"])
+    usual = simulate("balls", 3, 32, 2)
+    assert np.array_equal(simulate("balls", 3, 32, 2, colors=6).frames, usual.frames)
+    write(tmp_path, count=1, val_count=0, frames=1, options={"twins": True, "hold_out": 0.2, "colors": 4})
+    told = json.loads((tmp_path / "world.json").read_text())
+    assert list(told["colors"]) == list(PALETTE)[:4] and told["options"]["colors"] == 4
+    assert {name for balls in told["options"]["held_out"] for name in balls} <= set(told["colors"])
+    for wrong in (2, 9):
+        with pytest.raises(ValueError, match=f"colors is {wrong}; expected 3 to 8"):
+            simulate("balls", 0, 32, 1, colors=wrong)
 
 
 @pytest.mark.parametrize("twins", [True, False])

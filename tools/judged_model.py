@@ -30,6 +30,10 @@ class JudgedModel(NamedTuple):
     reconstruction: np.ndarray
     samples: list[np.ndarray]
     """One or more continuations of every prompt."""
+    truth_indices: Tensor
+    """int64 (B, T', H', W') of the true clips."""
+    sample_indices: Tensor
+    """The same of the first sample."""
     reference: np.ndarray | None
     """Other real clips, from other videos; None if there are none."""
     reference_split: str
@@ -79,6 +83,8 @@ def judged_model(
         *(windows, chosen, truth),
         reconstruction=_decoded(model, indices),
         samples=[_decoded(model, each) for each in made],
+        truth_indices=indices,
+        sample_indices=made[0],
         reference=reference,
         reference_split=split,
         bits=model.bits_of_clips(indices, told),

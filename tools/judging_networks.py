@@ -1,7 +1,6 @@
 """The networks that clips are judged with, as the options of tools/evaluate.py name them."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,8 +95,3 @@ def _digest(distance: PerceptualDistance) -> str:
     for _, value in sorted(distance.named_buffers()):
         found.update(value.detach().cpu().contiguous().numpy().tobytes())
     return found.hexdigest()[:8]
-
-
-def names_of(networks: Sequence[FeatureNetwork]) -> str:
-    """For people."""
-    return ", ".join(network.identity for network in networks)

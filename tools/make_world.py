@@ -17,6 +17,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from tokenreel.datasets.world_balls import USUAL_COLORS
 from tokenreel.datasets.world_fork import RIGHT
 from tokenreel.datasets.worlds import WorldSettings, write_world
 from tokenreel.training.command_line import run_tool
@@ -36,6 +37,8 @@ class Config(WorldSettings):
     twins: bool = False
     """Only balls: several may have one colour, and captions count them, colours in any order: "two red balls and a
     green ball"."""
+    colors: int = USUAL_COLORS
+    """Only balls: how many colours there are, 3 to 8."""
     hold_out: float = 0.0
     """Only balls: share of the combinations of colours that no training clip shows and every validation clip does."""
     right: float = RIGHT
@@ -47,8 +50,8 @@ def make_world(config: Config) -> None:
     out = config.out if config.out is not None else Path("data") / config.world
     chosen = {name: getattr(config, name) for name in ("occluder", "twins", "hold_out")}
     options = {name: value for name, value in chosen.items() if value}
-    if config.right != RIGHT:
-        options["right"] = config.right
+    usual = {"right": RIGHT, "colors": USUAL_COLORS}
+    options |= {name: getattr(config, name) for name, value in usual.items() if getattr(config, name) != value}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

@@ -8,24 +8,26 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from tokenreel.datasets.clip_store import ClipWindows
 from tokenreel.datasets.data_source import DataSettings
 from tokenreel.evaluation.card import Figure
 from tokenreel.evaluation.card_page import Strip
 from tokenreel.evaluation.diversity import BitsGap
 from tokenreel.evaluation.drift_curves import drift_figures
 from tokenreel.evaluation.figures_of_findings import (
+    copies_figures,
     drift_card_figures,
     memorization_figures,
     real_and_tokenizer,
     world_figures,
 )
-from tokenreel.evaluation.memorization import memorization_of_pixels
+from tokenreel.evaluation.memorization import Memorization, memorization_of_pixels, memorization_of_tokens
 from tokenreel.evaluation.world_tests import run_world_test
 from tokenreel.generation import VideoModel
 from tokenreel.tokenizer.frames import to_video
 from tokenreel.tools.judged_model import JudgedModel
 from tokenreel.tools.model_clips import through_tokenizer
-from tokenreel.tools.training_clips import near_copy_strips, pixel_blocks, training_windows
+from tokenreel.tools.training_clips import near_copy_strips, pixel_blocks, token_blocks, training_windows
 from tokenreel.tools.world_cases import as_continuation, world_of, world_tests
 from tokenreel.transformer import SamplingSettings
 
@@ -50,17 +52,32 @@ def memory(model: VideoModel, judged: JudgedModel, source: DataSettings, prompt_
         return Findings()
     windows = training_windows(source, model.window, hop=model.tokenizer.config.stride[0])
     made, real = judged.samples[0][:, prompt_frames:], judged.reconstruction[:, prompt_frames:]
-    found = memorization_of_pixels(made, real, pixel_blocks(windows, prompt_frames))
+    by_pixels = memorization_of_pixels(made, real, pixel_blocks(windows, prompt_frames))
+    by_tokens = _memory_of_tokens(model, judged, windows, prompt_frames)
     some = np.linspace(0, len(windows) - 1, min(len(windows), len(judged.truth))).round().astype(int)
     told = [model.gpt.config.conditions.of_record(windows.record(clip)) for clip in some]
-    with torch.no_grad():
-        parts = [model.tokenizer.encode(to_video(windows[int(clip)][None]).to(model.gpt.device)) for clip in some]
+    parts = [_encoded(model, windows[int(clip)][None]) for clip in some]
     gap = BitsGap(model.bits_of_clips(torch.cat(parts), told), judged.bits)
     several = None
     if min(len(judged.samples), len(judged.truth)) > 1:
         several = np.stack([each[:, prompt_frames:] for each in judged.samples], axis=1)
-    strips = [Strip("nearest training clips", near_copy_strips(found, made, windows, prompt_frames))]
-    return Findings(memorization_figures(found, gap, several), [found.sentence], strips)
+    strips = [Strip("nearest training clips", near_copy_strips(by_pixels, made, windows, prompt_frames))]
+    figures = copies_figures(by_pixels) + copies_figures(by_tokens) + memorization_figures(gap, several)
+    return Findings(figures, [by_pixels.sentence, by_tokens.sentence], strips)
+
+
+def _memory_of_tokens(model: VideoModel, judged: JudgedModel, windows: ClipWindows, prompt_frames: int) -> Memorization:
+    """By what the GPT itself saw and made, which no decoder blurs."""
+    prompt = prompt_frames // model.tokenizer.config.stride[0]
+    made, real = (each[:, prompt:].cpu().numpy() for each in (judged.sample_indices, judged.truth_indices))
+    training = token_blocks(windows, lambda clips: _encoded(model, clips).cpu().numpy(), prompt)
+    return memorization_of_tokens(made, real, training)
+
+
+@torch.no_grad()
+def _encoded(model: VideoModel, clips: np.ndarray) -> torch.Tensor:
+    """Indices of clips uint8 (B, T, H, W, 3)."""
+    return model.tokenizer.encode(to_video(clips).to(model.gpt.device))
 
 
 def world(

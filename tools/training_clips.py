@@ -5,13 +5,12 @@ found = memorization_of_pixels(samples[:, P:], held_out[:, P:], pixel_blocks(win
 pictures = near_copy_strips(found, samples[:, P:], windows, P)
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from tokenreel.datasets.clip_store import ClipWindows
 from tokenreel.datasets.data_source import DataSettings, open_data
-from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.evaluation.memorization import Blocks, Memorization
 
 CLIPS_AT_ONCE = 64
@@ -42,12 +41,18 @@ def pixel_blocks(windows: ClipWindows, prompt_frames: int) -> Blocks:
     return blocks
 
 
-def token_blocks(shards: TokenShards, prompt_latents: int) -> Blocks:
-    """Indices of training clips after the first ``prompt_latents`` latent frames, int (b, T', H', W') at a time."""
+def token_blocks(windows: ClipWindows, encode: Callable[[np.ndarray], np.ndarray], prompt_latents: int) -> Blocks:
+    """Their indices after the first ``prompt_latents`` latent frames, int (b, T', H', W') at a time.
+
+    Args:
+        windows: The training clips.
+        encode: From uint8 (b, T, H, W, 3) to the indices of these clips.
+        prompt_latents: Latent frames left out.
+    """
 
     def blocks() -> Iterator[np.ndarray]:
-        for begin in range(0, len(shards), CLIPS_AT_ONCE):
-            yield shards.batch(range(begin, min(begin + CLIPS_AT_ONCE, len(shards))))[0][:, prompt_latents:]
+        for clips in pixel_blocks(windows, 0)():
+            yield encode(clips)[:, prompt_latents:]
 
     return blocks
 
