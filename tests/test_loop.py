@@ -43,7 +43,7 @@ class Net(nn.Module):
 class Stage:
     """Learns to copy; batches and judgements can be spoilt."""
 
-    aim, level = Aim("val/error", higher=False), Level(3.0, 0.0)
+    aim, level, in_parts = Aim("val/error", higher=False), Level(3.0, 0.0), False
 
     def __init__(self) -> None:
         torch.manual_seed(0)

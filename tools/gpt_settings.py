@@ -40,6 +40,9 @@ class Config(TrainingSettings):
     """Weight of the z-loss, which keeps the scores of long trainings in bounds; no figure of bits counts it."""
     checkpoint_activations: bool = False
     """Keep less for the backward pass and compute it again: the same training in less memory, a third slower."""
+    shard_model: bool = False
+    """Of several processes, let each keep a part of weights, gradients and optimizer instead of the whole (FSDP2), for
+    models too large for one; the same training, with more to send. A run may go on without."""
     factors: Literal["auto", "1", "2"] = "auto"
     """2: an index is predicted as two factors, one after the other, which large codebooks need; 1: each has a row and
     a score of its own; auto: 1 up to 2^14 codes."""

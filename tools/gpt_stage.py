@@ -47,6 +47,7 @@ class GPTStage:
 
     def __init__(self, config: Config, shards: ClipGroups[TokenShards], tokenizer: Path) -> None:
         self.config, self.shards, self.tokenizer_folder = config, shards, tokenizer
+        self.in_parts = config.shard_model
         self.tokenizer = VideoTokenizer.from_pretrained(tokenizer)
         manifest, grids = shards.first.manifest, [group.manifest.grid for group in shards.groups]
         self.model = VideoGPT(

@@ -42,6 +42,7 @@ class TokenizerStage:
     """The tokenizer and what it trains on, its clips and how it is judged."""
 
     aim, level = Aim("val/psnr", higher=True), SQUARED_ERROR
+    in_parts = False  # tokenizers are small
 
     def __init__(self, config: Config, store: ClipStore) -> None:
         self.config, self.store = config, store

@@ -7,20 +7,20 @@ exposures, format). A checkpoint under its final name is whole, whenever the pro
 
 import json
 import os
-import random
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from tokenreel.training import ranks, sharding
 from tokenreel.training.ema import WeightAverage
+from tokenreel.training.random_states import random_states, restore_random_states
 from tokenreel.training.retreat import Retreat
 from tokenreel.training.schedule import Schedule
 
@@ -51,7 +51,9 @@ def save_checkpoint(
     also: Iterable[int] = (),
     exposures: Mapping[str, float] | None = None,
 ) -> Path:
-    """Save everything needed to go on after ``step`` steps, and remove older checkpoints.
+    """Save everything needed to go on after ``step`` steps, and remove older checkpoints; for all processes to call.
+
+    The first process writes, whole tensors; others give it the parts of the model that they hold.
 
     The last ``keep`` stay, those of the steps ``also``, and the last one from before the learning rate falls: from
     there the run can be prolonged. Those of a run that was longer or shorter are removed if they took another way.
@@ -60,22 +62,37 @@ def save_checkpoint(
         OSError: If it cannot be written; the older checkpoints stay whole.
     """
     folder = run / "checkpoints" / f"step_{step:06d}"
+    state = sharding.whole(
+        {
+            "weights": model.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "average": None if average is None else average.state_dict(),
+        },
+        keep=ranks.is_first(),
+    )
+    if not ranks.is_first():
+        return folder
+    state |= {
+        "random": random_states(),
+        "retreat": None if retreat is None else retreat.kept,
+        "others": {name: other.state_dict() for name, other in (others or {}).items()},
+    }
+    followed = None if schedule is None else asdict(schedule)
+    meta = {"format_version": FORMAT_VERSION, "step": step, "schedule": followed, "exposures": exposures}
+    _write(folder, state, meta)
+    for old in set(_finished(run)) - _worth_keeping(run, schedule, keep, also):
+        _remove(old)
+    return folder
+
+
+def _write(folder: Path, state: dict[str, Any], meta: dict[str, Any]) -> None:
     building = folder.with_name(f"{folder.name}.tmp-{os.getpid()}")
     shutil.rmtree(building, ignore_errors=True)
     try:
         building.mkdir(parents=True)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.pop("weights").items()}
         save_file(weights, building / "weights.safetensors")
-        state = {
-            "optimizer": optimizer.state_dict(),
-            "average": None if average is None else average.state_dict(),
-            "random": _random_states(),
-            "retreat": None if retreat is None else retreat.kept,
-            "others": {name: other.state_dict() for name, other in (others or {}).items()},
-        }
         torch.save(state, building / "state.pt")
-        followed = None if schedule is None else asdict(schedule)
-        meta = {"format_version": FORMAT_VERSION, "step": step, "schedule": followed, "exposures": exposures}
         (building / "meta.json").write_text(json.dumps(meta) + "\n")
         _sync(building)
         _remove(folder)
@@ -87,9 +104,6 @@ def save_checkpoint(
         ) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    for old in set(_finished(run)) - _worth_keeping(run, schedule, keep, also):
-        _remove(old)
-    return folder
 
 
 def latest_checkpoint(run: Path) -> Path | None:
@@ -124,7 +138,7 @@ def load_checkpoint(
     for name, other in (others or {}).items():
         if name in remembered:  # an older version's checkpoint may lack it
             other.load_state_dict(remembered[name])
-    _restore_random_states(state["random"])
+    restore_random_states(state["random"])
     return step
 
 
@@ -178,9 +192,8 @@ def _restore(
                 f"checkpoint {folder} does not fit this model at {name}; "
                 "resume with the model settings of its config.json, or start another --run"
             )
-    model.load_state_dict(weights)
     chosen = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
-    optimizer.load_state_dict(state["optimizer"])
+    sharding.load(model, optimizer, {**state, "weights": weights})
     for group, settings in zip(optimizer.param_groups, chosen, strict=True):  # they may be changed from then on
         group.update(settings)
     if average is not None:
@@ -234,24 +247,3 @@ def _sync(folder: Path) -> None:
     for path in folder.iterdir():
         with path.open("rb+") as file:
             os.fsync(file.fileno())
-
-
-def _random_states() -> dict[str, Any]:
-    version, words, gauss = random.getstate()
-    kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return {
-        "python": (version, list(words), gauss),
-        "numpy": (str(kind), np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)),
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def _restore_random_states(states: dict[str, Any]) -> None:
-    version, words, gauss = states["python"]
-    random.setstate((version, tuple(words), gauss))
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(states["torch"])
-    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])

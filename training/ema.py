@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenreel.training.sharding import own, part
+
 
 class WeightAverage:
     """Exponential moving average of a model's parameters; buffers are taken as they are.
@@ -33,17 +35,17 @@ class WeightAverage:
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 9))
         for name, parameter in model.named_parameters():
-            self.average[name].lerp_(parameter, 1 - decay)
+            own(self.average[name]).lerp_(own(parameter), 1 - decay)
 
     def state_dict(self) -> dict[str, Any]:
         """Steps and averaged weights, as they are."""
         return {"steps": self.steps, "weights": self.average}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up what :meth:`state_dict` told."""
+        """Take up what :meth:`state_dict` told, of whole weights."""
         self.steps = state["steps"]
         for name, tensor in state["weights"].items():
-            self.average[name].copy_(tensor)
+            own(self.average[name]).copy_(own(part(tensor, like=self.average[name])))
 
     @contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[None]:
@@ -59,4 +61,4 @@ class WeightAverage:
 @torch.no_grad()
 def _copy_into(model: nn.Module, weights: dict[str, Tensor]) -> None:
     for name, parameter in model.named_parameters():
-        parameter.copy_(weights[name])
+        own(parameter).copy_(own(weights[name]))

@@ -15,7 +15,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 
-from tokenreel.training import ranks
+from tokenreel.training import ranks, sharding
 from tokenreel.training.accidents import take_step
 from tokenreel.training.batch_facts import batch_facts
 from tokenreel.training.best import Best
@@ -110,7 +110,7 @@ def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], f
             )
         ],
     )
-    stage.model.to(device)
+    in_parts = sharding.place(stage.model, device, stage.in_parts)
     dtype = torch.bfloat16 if bf16 else torch.float32
     optimizer = build_optimizer(stage.model, settings.lr, settings.weight_decay, dtype)
     average = WeightAverage(stage.model, settings.ema_decay) if settings.ema_decay else None
@@ -125,10 +125,11 @@ def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], f
         resumed += ", from before the learning rate fell: what the shorter run did after that is left behind"
         if ranks.is_first():
             resumed += set_aside_best(settings.run, best)
-    model = accelerator.prepare_model(stage.model)
+    # Nothing is left for accelerate to gather of a model in parts.
+    model = accelerator.prepare_model(stage.model, evaluation_mode=in_parts)
     if compiles(settings.compile, settings.steps, stage.model):
         torch._dynamo.config.suppress_errors = settings.compile == "auto"
-        stage.model.compile(dynamic=False)  # without what gathers gradients around it
+        sharding.compile_model(stage.model)  # without what gathers gradients around it
     stepper = Stepper(accelerator, model, optimizer, settings.clip_norm, settings.accumulate, stage.accumulating)
     saver = Saver(stage, settings, optimizer, average, retreat, schedule, others, best)
     return Running(stage, settings, device, stepper, schedule, average, retreat, best, watch, saver, first, resumed)
@@ -148,8 +149,11 @@ def _evaluate(run: Running, step: int) -> bool:
     """Judge, tell, and keep the present state or go back to the kept one; whether it is the best so far."""
     stage, folder = run.stage, run.settings.run / "samples"
     stage.model.eval()
-    # Eager, since compiling other shapes and modes costs minutes.
-    with released(stage.model, run.average), torch.compiler.set_stance("force_eager"):
+    with (
+        released(stage.model, run.average),
+        sharding.gathered(stage.model),
+        torch.compiler.set_stance("force_eager"),  # compiling other shapes and modes costs minutes
+    ):
         found = stage.evaluate(step, folder)
         media = _shown(found, run.log, step)
     stage.model.train()

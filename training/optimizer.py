@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from tokenreel.training.sharding import own, with_whole_matrices
+
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 MOMENTUM = 0.95
 BETAS = (0.9, 0.95)
@@ -84,12 +86,12 @@ class MuonAdamW(torch.optim.Optimizer):
                 state = self.state[parameter]
                 if not state:
                     state["momentum"] = torch.zeros_like(parameter)
-                gradient = _gradient(parameter)
-                state["momentum"].lerp_(gradient, 1 - MOMENTUM)
-                updates.append(gradient.lerp(state["momentum"], MOMENTUM))  # Nesterov
-            orthogonal = orthogonalize(torch.stack(updates).to(self.compute_dtype))
+                gradient, momentum = _gradient(parameter), own(state["momentum"])
+                momentum.lerp_(gradient, 1 - MOMENTUM)
+                updates.append(gradient.lerp(momentum, MOMENTUM).to(self.compute_dtype))  # Nesterov
+            orthogonal = with_whole_matrices(orthogonalize, updates, like=alike[0])
             scale = 0.2 * max(shape) ** 0.5
-            for parameter, update in zip(alike, orthogonal, strict=True):
+            for parameter, update in zip(map(own, alike), orthogonal, strict=True):
                 if weight_decay:
                     parameter.mul_(1 - lr * weight_decay)
                 parameter.add_(update, alpha=-lr * scale)
@@ -103,16 +105,17 @@ class MuonAdamW(torch.optim.Optimizer):
                 state["square"] = torch.zeros_like(parameter)
             state["step"] += 1
             count = state["step"].item()
-            gradient = _gradient(parameter)
-            state["mean"].lerp_(gradient, 1 - BETAS[0])
-            state["square"].lerp_(gradient.square(), 1 - BETAS[1])
-            root = (state["square"] / (1 - BETAS[1] ** count)).sqrt_().add_(EPS)
-            parameter.addcdiv_(state["mean"], root, value=-lr / (1 - BETAS[0] ** count))
+            gradient, mean, square = _gradient(parameter), own(state["mean"]), own(state["square"])
+            mean.lerp_(gradient, 1 - BETAS[0])
+            square.lerp_(gradient.square(), 1 - BETAS[1])
+            root = (square / (1 - BETAS[1] ** count)).sqrt_().add_(EPS)
+            own(parameter).addcdiv_(mean, root, value=-lr / (1 - BETAS[0] ** count))
 
 
 def _gradient(parameter: Tensor) -> Tensor:
+    """This process's part of it."""
     assert parameter.grad is not None, "only parameters with a gradient are stepped"
-    return parameter.grad
+    return own(parameter.grad)
 
 
 def build_optimizer(

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from accelerate import PartialState
 from torch import distributed
 
 from tokenreel.training.hardware import DeviceName, pick_device
-from tokenreel.training.settings import TrainingSettings
+
+if TYPE_CHECKING:  # settings know checkpoints, which are written by the first process
+    from tokenreel.training.settings import TrainingSettings
 
 PATIENCE = timedelta(minutes=30)
 """For a rank that is alive but does not answer within a step."""
@@ -55,7 +57,7 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def join(settings: TrainingSettings) -> None:
+def join(settings: "TrainingSettings") -> None:
     """Meet the other processes that a launcher started, and take the device that is this one's.
 
     Raises:
@@ -72,9 +74,9 @@ def _refuse_other_ways() -> None:
         value = os.environ.get(name, "no")
         if value.lower() not in ("", "no", "false", "0", "1" if name.endswith("STEPS") else "no"):
             raise ValueError(
-                f"accelerate was launched with {option} ({name}={value}), expected none of it: every process holds the "
-                "whole model here; leave it out (accelerate config may have set it), and use this tool's own "
-                "--accumulate, --compile and --precision"
+                f"accelerate was launched with {option} ({name}={value}), expected none of it: leave it out "
+                "(accelerate config may have set it), and use this tool's own --accumulate, --compile and --precision; "
+                "a GPT that is too large for one process is trained in parts (FSDP2) by train_gpt.py --shard-model"
             )
 
 
@@ -167,7 +169,7 @@ def together(metrics: Mapping[str, float | str]) -> dict[str, float | str]:
 
 @contextmanager
 def first_alone() -> Iterator[None]:
-    """Around work of the first rank, to which the others give nothing: they wait for its end.
+    """Around work of the first rank, for whose end the others wait, having given what they have to give.
 
     If it fails, all end; the first one's error says why.
     """

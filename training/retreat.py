@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenreel.training.ema import WeightAverage
+from tokenreel.training.sharding import load, whole
 
 EXTRA_STATE = "_extra_state"
 
@@ -24,7 +25,7 @@ class Retreat:
         """Copy the present state; an older copy is dropped."""
         weights = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(EXTRA_STATE)}
         state = {"weights": weights, "optimizer": optimizer.state_dict()}
-        self.kept = _copied({**state, "average": None if average is None else average.state_dict()})
+        self.kept = _copied(whole({**state, "average": None if average is None else average.state_dict()}))
 
     def go_back(self, model: nn.Module, optimizer: torch.optim.Optimizer, average: WeightAverage | None) -> None:
         """Bring the kept state back, and drop it.
@@ -34,8 +35,7 @@ class Retreat:
         """
         if self.kept is None:
             raise RuntimeError("a stage asked to go back before it asked to keep anything")
-        model.load_state_dict(self.kept["weights"], strict=False)
-        optimizer.load_state_dict(self.kept["optimizer"])
+        load(model, optimizer, self.kept, strict=False)
         if average is not None and self.kept["average"] is not None:
             average.load_state_dict(self.kept["average"])
         self.kept = None

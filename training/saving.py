@@ -1,7 +1,7 @@
 """Saving a run as it grows: its model, the best model, a checkpoint. A full disk does not end the training."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tokenreel.training import ranks
+from tokenreel.training import ranks, sharding
 from tokenreel.training.best import Best
 from tokenreel.training.checkpoints import Remembering, save_checkpoint
 from tokenreel.training.ema import WeightAverage
@@ -37,7 +37,7 @@ class Saver:
     best: Best
 
     def save(self, log: RunLog, step: int, found_best: bool, must: bool) -> None:
-        """Save model and checkpoint, and the model as the best one if it is.
+        """Save model and checkpoint, and the model as the best one if it is; for all processes to call.
 
         Args:
             log: Told when it fails.
@@ -48,40 +48,47 @@ class Saver:
         Raises:
             OSError: If it must and cannot.
         """
-        with ranks.first_alone():
-            lost = ranks.is_first() and not self._keeps_best(log, step, found_best, must)
-        if ranks.agreed(lost):
+        with released(self.stage.model, self.average), sharding.told_whole(self.stage.model, ranks.is_first()):
+            exported = self._done(log, step, must, lambda: self._export(step, found_best))
+        if exported:
+            # Last, so that a run killed before it takes up and repeats all that belongs to this step.
+            self._done(log, step, must, lambda: self._save_checkpoint(log, step))
+        elif found_best:
             self.best.take_back()
 
-    def _keeps_best(self, log: RunLog, step: int, found_best: bool, must: bool) -> bool:
-        """Save, and tell whether the model that validation found best by now is on the disk."""
-        run, settings = self.settings.run, self.settings
-        try:
-            with released(self.stage.model, self.average):
-                self.stage.export(run / MODEL, step)
-                if found_best:
-                    self.stage.export(run / BEST, step)
-                    found_best = False
-            log.sync()
-            # Last, so that a run killed before it takes up and repeats all that belongs to this step.
-            save_checkpoint(
-                run,
-                step,
-                self.stage.model,
-                self.optimizer,
-                self.average,
-                self.retreat,
-                self.schedule,
-                self.others,
-                settings.keep,
-                {self.best.step},
-                self.stage.exposures(step),
-            )
-        except OSError as error:
-            if must:
-                raise
-            log.log(step, {"unsaved": f"{error}; the training goes on and tries again at the next checkpoint"})
-        return not found_best
+    def _done(self, log: RunLog, step: int, must: bool, write: Callable[[], None]) -> bool:
+        """Write something; whether the first process could."""
+        failed = False
+        with ranks.first_alone():
+            try:
+                write()
+            except OSError as error:
+                if must:
+                    raise
+                log.log(step, {"unsaved": f"{error}; the training goes on and tries again at the next checkpoint"})
+                failed = True
+        return not ranks.agreed(failed)
+
+    def _export(self, step: int, found_best: bool) -> None:
+        if ranks.is_first():
+            for folder in (MODEL, BEST) if found_best else (MODEL,):
+                self.stage.export(self.settings.run / folder, step)
+
+    def _save_checkpoint(self, log: RunLog, step: int) -> None:
+        log.sync()
+        save_checkpoint(
+            self.settings.run,
+            step,
+            self.stage.model,
+            self.optimizer,
+            self.average,
+            self.retreat,
+            self.schedule,
+            self.others,
+            self.settings.keep,
+            {self.best.step},
+            self.stage.exposures(step) if ranks.is_first() else None,
+        )
 
 
 def released(model: nn.Module, average: WeightAverage | None) -> AbstractContextManager[None]:

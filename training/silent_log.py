@@ -21,5 +21,8 @@ class SilentLog(RunLog):
     def say(self, words: str, style: str | None = None) -> None:
         """Nothing."""
 
+    def sync(self) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""

@@ -29,6 +29,8 @@ class Stage(Protocol):
     """By what its best model is chosen."""
     level: Level
     """When its :meth:`error` is far above another one."""
+    in_parts: bool
+    """Whether of several processes each is to hold a part of the model; its ``blocks`` are then gathered in turn."""
 
     @property
     def model(self) -> nn.Module:
@@ -53,7 +55,10 @@ class Stage(Protocol):
         """
 
     def evaluate(self, step: int, folder: Path) -> Evaluation:
-        """Judge the model on validation data, all ranks together; pictures and videos of it belong into ``folder``."""
+        """Judge the model on validation data, all ranks together; pictures and videos of it belong into ``folder``.
+
+        A model in parts is whole meanwhile, so that a rank may run it as often as it likes.
+        """
 
     def exposures(self, step: int) -> Mapping[str, float]:
         """How often clips and videos have been seen after so many steps; asked of the first rank alone."""

@@ -10,6 +10,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from tokenreel.training.sharding import not_finite
+
 AGAIN = "go on from the last checkpoint with --resume"
 
 
@@ -78,7 +80,7 @@ def check_finite(loss: float, norm: float, model: nn.Module, step: int, since: i
     """
     if math.isfinite(loss) and math.isfinite(norm):
         return
-    bad = [name for name, parameter in model.named_parameters() if not bool(parameter.isfinite().all())]
+    bad = not_finite(model)
     if bad:
         raise ValueError(
             f"{len(bad)} tensors of weights, {bad[0]} the first, are no longer finite: it happened after step {since} "

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from tokenreel.training.sharding import not_finite
+
 MOST_IN_A_ROW = 5
 """Steps without finite numbers, one after the other, after which the weights are to blame."""
 WINDOW = 20
@@ -103,9 +105,9 @@ class Watch:
 
     def broken(self) -> list[str]:
         """Names of weights and buffers that are not finite."""
-        weights = [name for name, tensor in self._model.named_parameters() if not bool(tensor.isfinite().all())]
-        # Infinity is a number of steps there.
-        return weights + [name for name, tensor in self._model.named_buffers() if bool(tensor.isnan().any())]
+        # Infinity is a number of steps in buffers.
+        buffers = [name for name, tensor in self._model.named_buffers() if bool(tensor.isnan().any())]
+        return not_finite(self._model) + buffers
 
     def go_back(self, step: int) -> None:
         """Begin anew after the weights went back at a step."""

@@ -55,6 +55,13 @@ class Backbone(nn.Module):
     def __init__(self, size: GPTSize) -> None:
         super().__init__()
         self.decoder = build_decoder(size)
+        for place, parts in enumerate(self.decoder.layers):
+            self.decoder.layers[place] = (Perceiving if place % 2 == 0 else Thinking)(parts)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """What runs one after the other, each called on what the one before made."""
+        return list(self.decoder.layers)
 
     def forward(self, x: Tensor, query_angles: Tensor, key_angles: Tensor, attend: Attend | None = None) -> Tensor:
         """Run all layers and the final norm.
@@ -69,22 +76,36 @@ class Backbone(nn.Module):
             (B, N, D).
         """
         turns = Turns(Turn(query_angles.cos(), query_angles.sin()), Turn(key_angles.cos(), key_angles.sin()))
-        blocks = list(self.decoder.layers)
-        for attending, thinking in zip(blocks[::2], blocks[1::2], strict=True):
+        for perceiving, thinking in zip(self.blocks[::2], self.blocks[1::2], strict=True):
             if self.checkpoint_activations and self.training:
-                x = checkpoint(_layer, attending, thinking, x, turns, attend, use_reentrant=False)
+                x = checkpoint(_layer, perceiving, thinking, x, turns, attend, use_reentrant=False)
             else:
-                x = _layer(attending, thinking, x, turns, attend)
+                x = _layer(perceiving, thinking, x, turns, attend)
         normalised: Tensor = self.decoder.final_norm(x)
         return normalised
 
 
-def _layer(attending: Any, thinking: Any, x: Tensor, turns: Turns, attend: Attend | None) -> Tensor:
-    """One layer: the library's (norms, attention, residual), then its (norms, perceptron, residual)."""
-    norms, attention, _ = attending
-    x = x + self_attention(attention, norms[0](x), turns, attend)
-    norms, perceptron, _ = thinking
-    out: Tensor = x + perceptron(norms[0](x))
+class Perceiving(nn.ModuleList):
+    """The library's (norms, attention, residual): what tokens take from one another. Its weights keep their names."""
+
+    def forward(self, x: Tensor, turns: Turns, attend: Attend | None) -> Tensor:
+        """(B, N, D) -> the same shape."""
+        norms, attention, _ = list[Any](self)
+        return x + self_attention(attention, norms[0](x), turns, attend)
+
+
+class Thinking(nn.ModuleList):
+    """The library's (norms, perceptron, residual): what each token makes of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> the same shape."""
+        norms, perceptron, _ = list[Any](self)
+        out: Tensor = x + perceptron(norms[0](x))
+        return out
+
+
+def _layer(perceiving: nn.Module, thinking: nn.Module, x: Tensor, turns: Turns, attend: Attend | None) -> Tensor:
+    out: Tensor = thinking(perceiving(x, turns, attend))
     return out
 
 

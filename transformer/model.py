@@ -166,6 +166,11 @@ class VideoGPT(nn.Module):
         return self.layout(order.frame).angles(order, n, own=self.config.decoding == "frame")
 
     @property
+    def blocks(self) -> list[nn.Module]:
+        """Most of its weights: what runs one after the other, so that each can be fetched when its turn comes."""
+        return self.backbone.blocks
+
+    @property
     def device(self) -> torch.device:
         """Where its weights are."""
         return self.row_embedding.weight.device
