@@ -36,8 +36,9 @@ GPT = (
     f"train_gpt --shards tokens {TINY} --model.dim 64 --model.depth 1 "
     "--condition-dropout 0.5 --context-noise 0.3 --infilling 0.5"
 )
+IN_PARTS = f"{GPT} --shard-model"
 BY_FRAME = GPT.replace("--context-noise 0.3", "--decoding frame")
-SETTINGS = pytest.mark.parametrize("command", [LEARNED, GPT], ids=["tokenizer", "gpt"])
+SETTINGS = pytest.mark.parametrize("command", [LEARNED, GPT, IN_PARTS], ids=["tokenizer", "gpt", "parts"])
 # How many clips of a batch stand in it twice, a rank can say of its own cut alone.
 NOT_REPEATED = ("speed/", "memory/", "data/repeated_share")
 
@@ -141,13 +142,12 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("world", [2, 4])
 @SETTINGS
-def test_ranks_learn_what_one_process_learns(command: str, world: int, home: Path) -> None:
-    name = command.split()[0]
-    ended = run(world, f"{command} --run {name}_{world}", home)
+def test_ranks_learn_what_one_process_learns(command: str, world: int, home: Path, tmp_path: Path) -> None:
+    ended = run(world, f"{command} --run {tmp_path / 'several'}", home)
     assert [status for status, _, _ in ended] == [0] * world, ended
-    assert_same(home / f"alone_{name}", home / f"{name}_{world}")
+    assert_same(home / f"alone_{command.split()[0]}", tmp_path / "several")
     assert [(out, err) for _, out, err in ended[1:]] == [("", "")] * (world - 1), "the first one speaks for all"
-    assert not list((home / f"{name}_{world}").rglob("*tmp*"))
+    assert not list((tmp_path / "several").rglob("*tmp*"))
 
 
 @pytest.mark.slow
@@ -156,10 +156,11 @@ def test_ranks_learn_what_one_process_learns(command: str, world: int, home: Pat
     [
         f"{GPT} --accumulate 2 --model.dropout 0",
         f"{BY_FRAME} --accumulate 2",
+        f"{BY_FRAME} --accumulate 2 --checkpoint-activations --shard-model",
         f"{TOKENIZER} --model.quantizer bsq --model.bits 8",
         f"{TOKENIZER} --loss.adversarial 0.3 --loss.adversarial-warmup 2 --evaluate-every 5",
     ],
-    ids=["parts", "frames", "binary", "adversarial"],
+    ids=["accumulated", "frames", "frames in parts", "binary", "adversarial"],
 )
 def test_ranks_learn_the_same_of_every_kind(command: str, home: Path, tmp_path: Path) -> None:
     alone(f"{command} --run {tmp_path / 'alone'}", home)
@@ -213,6 +214,11 @@ def test_the_launchers_end_all_ranks_when_one_is_refused(home: Path, tmp_path: P
         )
         assert ended.returncode == 1
         assert ended.stderr.count("error: alone_train_gpt already holds a run; add --resume") == 1, ended.stderr
+
+
+def test_a_model_in_parts_is_the_whole_one(tmp_path: Path) -> None:
+    ended = run(2, f"one_rank {tmp_path}", tmp_path, ROOT / "tests" / "one_rank.py")
+    assert [status for status, _, _ in ended] == [0, 0], "\n".join(err for _, _, err in ended)
 
 
 # one process, as if it were several
