@@ -204,6 +204,20 @@ def test_an_accident_brings_back_what_a_stage_may_go_back_to(run: Path) -> None:
     assert next(verdicts, None) is None
 
 
+def test_a_way_back_leaves_settings_that_were_changed_on_the_way(run: Path) -> None:
+    stage, verdicts = Stage(), {2: "keep", 6: "go back"}
+
+    def evaluate(step: int, folder: Path) -> Evaluation:
+        return Evaluation({"val/error": 1.0}, list, verdicts.pop(step, "go on"))  # type: ignore[arg-type]
+
+    stage.evaluate = evaluate  # type: ignore[method-assign]
+    go(stage, run, steps=4, evaluate_every=2, decay_share=0.0)
+    go(stage, run, steps=6, evaluate_every=2, decay_share=0.0, weight_decay=0.5, resume=True)
+    assert not verdicts
+    state = torch.load(run / "checkpoints" / "step_000006" / "state.pt", weights_only=True)
+    assert state["optimizer"]["param_groups"][0]["weight_decay"] == 0.5
+
+
 def test_one_bad_batch_is_no_accident(run: Path) -> None:
     stage = Stage()
     stage.times = dict.fromkeys(range(60, 60 + WINDOW), 1000.0)
@@ -340,7 +354,9 @@ def test_the_best_model_of_a_shorter_run_is_set_aside_when_it_is_prolonged(
     kept = json.loads((run / "best_before_1" / "provenance.json").read_text())
     assert kept["step"] == 8
     said = " ".join(capsys.readouterr().out.split())
-    assert "best validation: val/error 0.9000 at step 2; that model is gone" in said and not (run / "best").exists()
+    # That of step 2 was overwritten by that of step 8, so that the first one after the way back is the best there is.
+    assert f"best validation: val/error 1.0000 at step 6; that model is in {run / 'best'}" in said
+    assert json.loads((run / "best" / "provenance.json").read_text())["step"] == 6
     stage.found = {4: 0.2, 8: 0.5}
     other = run.with_name("other")
     go(stage, other, evaluate_every=2, steps=8, decay_share=0.5)

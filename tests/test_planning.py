@@ -1,12 +1,16 @@
 """From measured seconds to a plan: exact, whatever machine the tests run on."""
 
 import json
+import math
+import os
 import shlex
-from dataclasses import replace
+import signal
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tokenreel.datasets.clip_store import open_or_ingest
 from tokenreel.datasets.data_source import DataSettings
@@ -19,6 +23,7 @@ from tokenreel.tools.plan_survey import Found, Survey, survey
 from tokenreel.tools.plan_words import MEASURED_BITS, commands, expected_bits, gpt_config, report, what_for_more
 from tokenreel.training.command_line import parse
 from tokenreel.training.machine import read_memory
+from tokenreel.training.own_process import _death, _told, in_own_process
 from tokenreel.training.plan_choice import choose, hop_for
 from tokenreel.training.plan_costs import GPTOption, StageCost, TokenizerOption, VideoFacts, parts_needed
 from tokenreel.training.planning import (
@@ -269,15 +274,9 @@ def test_what_limits_a_plan_is_said(asked: plan_tool.Config, capsys: pytest.Capt
 
 
 def test_memory_is_read_as_people_write_it() -> None:
-    read = read_memory
-    assert [read(t) for t in ("24GB", "24g", "1.5 GiB", "800MB", "1000")] == [
-        24 * GIB,
-        24 * GIB,
-        1.5 * GIB,
-        800 * 2**20,
-        1000,
-    ]
-    for wrong in ("much", "-3GB", "0GB", "12XB"):
+    assert {read_memory(text) for text in ("24", "24.0", "24GB", "24g", "24 G", "24 GiB")} == {24 * GIB}
+    assert [read_memory(text) for text in ("1.5 GiB", "800MB", ".5T")] == [1.5 * GIB, 800 * 2**20, 512 * GIB]
+    for wrong in ("much", "-3GB", "0GB", "12XB", "24B", "24000000000", "0.0001MB"):
         with pytest.raises(ValueError, match="expected a size such as 24GB"):
             plan_tool.Config(memory=wrong)
     with pytest.raises(ValueError, match=r"hours -1: expected more than 0"):
@@ -296,6 +295,55 @@ def test_a_survey_that_dies_of_too_little_memory_is_told(tmp_path: Path, monkeyp
     monkeypatch.setattr(plan_tool, "in_own_process", die)
     with pytest.raises(ValueError, match=r"measuring ended for want of memory \(killed\), expected"):
         plan_tool._surveyed(plan_tool.Config(device="cpu"), tmp_path, (COARSE,), 16)
+
+
+def test_what_fits_no_gpu_is_said_and_is_no_number_in_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    large = replace(gpt(512), seconds_per_step=math.inf, peak_bytes=math.inf)
+    found = Found((tokenizer(),), (gpt(), large), ())
+    monkeypatch.setattr(plan_tool, "in_own_process", lambda *_: found)
+    plan_tool._surveyed(plan_tool.Config(device="cpu"), tmp_path, (COARSE,), 16)
+    assert "GPT 512 x 4 at stride (4, 8, 8): not one clip fits" in capsys.readouterr().out
+    told = what_for_more(MANY, found, made(MANY, 1), 1, 100 * GIB)[-1]
+    assert told == "too large for the memory of this device, even clip by clip: GPT 512 x 4 at stride (4, 8, 8)"
+    written = json.dumps(plan_tool._finite({"survey": asdict(found), "more": [math.nan, 1.5]}), allow_nan=False)
+    read = json.loads(written)
+    assert read["survey"]["gpts"][1]["peak_bytes"] is None and read["more"] == [None, 1.5]
+    with pytest.raises(ValueError, match=r"memory 100GB: the smallest models need more than this device has"):
+        choose(MANY, [tokenizer()], [large], 16, 6, 100 * GIB)
+
+
+def test_a_rehearsal_that_died_of_memory_is_told_from_one_that_crashed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert in_own_process(tmp_path / "log", math.hypot, 3.0, 4.0) == 5.0
+    with pytest.raises(MemoryError, match="killed by SIGKILL, as systems do with one that takes too much memory"):
+        in_own_process(tmp_path / "log", signal.raise_signal, signal.SIGKILL)
+    with pytest.raises(ChildProcessError, match=r"ended by exit status 3, which is no want of .* last: nothing"):
+        in_own_process(tmp_path / "log", os._exit, 3)
+
+    (tmp_path / "said").write_text("step 1\nterminate called after throwing std::bad_alloc\n\n")
+    assert isinstance(_death(-signal.SIGABRT, tmp_path / "said"), MemoryError)
+    (tmp_path / "said").write_text("step 1\nSegmentation fault\n")
+    assert str(_death(-signal.SIGSEGV, tmp_path / "said")) == (
+        "a process that measures ended by SIGSEGV, which is no want of memory, expected a result; it said last: "
+        "Segmentation fault"
+    )
+    assert isinstance(_told(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")), MemoryError)
+    assert isinstance(_told(torch.OutOfMemoryError("CUDA out of memory. Tried to")), MemoryError)
+    assert isinstance(_told(RuntimeError("shapes do not match")), RuntimeError)
+
+    def die(*_: object) -> None:
+        raise ending
+
+    monkeypatch.setattr(plan_tool, "in_own_process", die)
+    ending: Exception = MemoryError("killed")
+    assert plan_tool._cost(tmp_path, None) is None
+    assert "a rehearsal ended for want of memory (killed): again, with" in capsys.readouterr().out
+    ending = ChildProcessError("ended by SIGSEGV")
+    with pytest.raises(ChildProcessError, match="SIGSEGV"):
+        plan_tool._cost(tmp_path, None)
 
 
 def test_grids_fit_the_frames() -> None:

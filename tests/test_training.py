@@ -19,6 +19,7 @@ from tokenreel.training.hardware import WORTH_COMPILING, compiles, peak_memory_m
 from tokenreel.training.meter import Meter
 from tokenreel.training.run_log import RunLog, _cost, _within
 from tokenreel.training.settings import TrainingSettings
+from tokenreel.training.silent_log import SilentLog
 
 
 def logged(run: Path) -> list[int]:
@@ -36,6 +37,20 @@ def test_a_resumed_log_has_each_step_once(tmp_path: Path) -> None:
     assert logged(tmp_path) == [2, 4]
     RunLog(tmp_path, {}, 0, 10, "disabled").close()
     assert logged(tmp_path) == []
+
+
+def test_ranks_that_do_not_write_are_silent_whatever_they_are_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = SilentLog(tmp_path)
+    log.log(1, {"train/loss": 0.5, "note": "words"}, important=True)
+    log.media(1, "samples/x", tmp_path / "x.png")
+    log.say("words")
+    log.sync()
+    log.close()
+    public = {name for name, found in vars(RunLog).items() if callable(found) and not name.startswith("_")}
+    assert public == {name for name, found in vars(SilentLog).items() if callable(found) and not name.startswith("_")}
+    assert not list(tmp_path.iterdir()) and capsys.readouterr() == ("", "")
 
 
 def test_wandb_disabled_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

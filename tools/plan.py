@@ -28,7 +28,6 @@ from tokenreel.tokenizer import PRESETS
 from tokenreel.tools.plan_rehearsal import (
     GPTCost,
     TokenizerCost,
-    in_own_process,
     rehearse_gpt,
     rehearse_tokenizer,
     shortened,
@@ -38,6 +37,7 @@ from tokenreel.tools.plan_words import gpt_config, report, tokenizer_config, wha
 from tokenreel.training.command_line import run_tool
 from tokenreel.training.hardware import DeviceName, compiles, describe_hardware, pick_device
 from tokenreel.training.machine import busy_words, free_memory, read_memory
+from tokenreel.training.own_process import in_own_process
 from tokenreel.training.plan_choice import choose
 from tokenreel.training.plan_costs import StageCost, VideoFacts
 from tokenreel.training.planning import (
@@ -140,7 +140,7 @@ def plan(config: Config) -> Plan:
         "measuring_seconds": time.monotonic() - begin,
     }
     with atomic_file(config.out / "plan.json") as file:
-        file.write((json.dumps(content, indent=1) + "\n").encode())
+        file.write((json.dumps(_finite(content), indent=1, allow_nan=False) + "\n").encode())
     print(f"plan in {config.out / 'plan.json'}")
     return made
 
@@ -186,10 +186,9 @@ def _surveyed(config: Config, sample: Path, strides: tuple[tuple[int, int, int],
             f"measuring ended for want of memory ({error}), expected enough for the models in question; use a smaller "
             "--size, fewer --clip-frames, a larger --stride, or fewer --hours, which have smaller models"
         ) from None
-    for option in found.tokenizers:
-        print(f"  tokenizer {option.preset}, stride {option.stride}: {option.seconds_per_step:.3g} s a step")
-    for gpt in found.gpts:
-        print(f"  GPT {gpt.dim} x {gpt.depth}, stride {gpt.stride}: {gpt.seconds_per_step:.3g} s a step")
+    for option in found.options:
+        fits = math.isfinite(option.peak_bytes)
+        print(f"  {option.name}: " + (f"{option.seconds_per_step:.3g} s a step" if fits else "not one clip fits"))
     return found
 
 
@@ -236,7 +235,8 @@ def _cost(folder: Path, rehearsal: Any, *arguments: Any) -> Any:
     """What a rehearsal found, or None if it died of too little memory."""
     try:
         return in_own_process(folder / LOG, rehearsal, *arguments, time.time())
-    except MemoryError:
+    except MemoryError as error:
+        print(f"  a rehearsal ended for want of memory ({error}): again, with the clips of a step in more parts")
         return None
 
 
@@ -254,6 +254,15 @@ def _more_parts(batch_size: int, parts: int, memory: float) -> int:
 def _steps(config: Config, seconds_per_step: float) -> int:
     """Of a rehearsal."""
     return max(FEWEST_STEPS, min(MOST_STEPS, int(config.seconds * REHEARSAL_SHARE / seconds_per_step)))
+
+
+def _finite(content: Any) -> Any:
+    """The same for JSON, which has no infinity: null in its place."""
+    if isinstance(content, dict):
+        return {name: _finite(part) for name, part in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(part) for part in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,19 +1,15 @@
 """Both trainings as a plan has them, but a few steps long: what they cost here (no command of its own).
 
-A rehearsal runs in a process of its own, so that its memory is that of the training alone.
+To be called in a process of its own (``training/own_process.py``), so that its memory is that of the training alone.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -32,7 +28,6 @@ from tokenreel.training.plan_costs import StageCost
 from tokenreel.training.stage import Evaluation
 from tokenreel.transformer import SamplingSettings
 
-T = TypeVar("T")
 PROMPT_FRAMES = 4
 ENCODINGS = 4
 
@@ -186,33 +181,6 @@ def _sampling(config: train_gpt.Config, device: torch.device) -> float:
     begin = time.perf_counter()
     model.continue_frames(prompt, model.window - prompt.shape[1], SamplingSettings(top_p=0.9))
     return time.perf_counter() - begin
-
-
-def in_own_process(log: Path, work: Callable[..., T], *arguments: Any) -> T:
-    """Call a function in a new process.
-
-    Args:
-        log: File for what it prints, which is of no interest to whoever plans.
-        work: The function.
-        arguments: Its arguments.
-
-    Raises:
-        MemoryError: If it died, as processes do that need more memory than there is.
-        Exception: What the function raised.
-    """
-    with ProcessPoolExecutor(1, get_context("spawn"), _print_into, (log,)) as processes:
-        try:
-            return processes.submit(work, *arguments).result()
-        except BrokenProcessPool:
-            raise MemoryError("the process of a rehearsal was killed") from None
-        except torch.OutOfMemoryError as error:
-            raise MemoryError(str(error)) from None
-
-
-def _print_into(log: Path) -> None:
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
 
 
 def shortened(config: Any, run: Path, steps: int) -> Any:

@@ -17,7 +17,7 @@ from tokenreel.tokenizer.frames import to_video
 from tokenreel.tokenizer.objective import TokenizerObjective
 from tokenreel.training.hardware import DeviceName, keep_freed_memory, peak_memory_mb, pick_device, pick_precision
 from tokenreel.training.optimizer import build_optimizer
-from tokenreel.training.plan_costs import GPTOption, TokenizerOption
+from tokenreel.training.plan_costs import GPTOption, Option, TokenizerOption
 from tokenreel.training.planning import TOKENS_PER_PARAMETER
 from tokenreel.training.step import Stepper
 from tokenreel.transformer import GPTConfig, GPTSize, VideoGPT
@@ -71,6 +71,11 @@ class Found:
     left_out: tuple[str, ...]
     """Models that there was no time to measure, in words."""
 
+    @property
+    def options(self) -> list[Option]:
+        """Of both kinds."""
+        return [*self.tokenizers, *self.gpts]
+
 
 def survey(job: Survey) -> Found:
     """Take a few steps of every model that comes into question; to be called in a process of its own.
@@ -87,21 +92,21 @@ def survey(job: Survey) -> Found:
     gpts: list[GPTOption] = []
     left_out: list[str] = []
 
-    def late() -> bool:
+    def _late() -> bool:
         return time.monotonic() - begin > job.seconds
 
     for stride in job.strides:
         for number, preset in enumerate(job.presets):
-            if number and (late() or not _tokenizer_may_do(tokenizers[-1], preset, job)):
-                left_out += [f"tokenizer {preset} at stride {stride}"] if late() else []
+            if number and (_late() or not _tokenizer_may_do(tokenizers[-1], preset, job)):
+                left_out += [f"tokenizer {preset} at stride {stride}"] if _late() else []
                 break
             tokenizers.append(bench.tokenizer(preset, stride, windows))
     height, width = windows.records[0].height, windows.records[0].width
     for stride in job.strides:
         grid = replace(PRESETS["tiny"], stride=stride).grid(job.clip_frames, height, width)
         for number, size in enumerate(job.sizes):
-            if number > 1 and (late() or not _gpt_may_do(gpts[-1], size, job)):
-                left_out += [f"GPT {size.dim} x {size.depth} at stride {stride}"] if late() else []
+            if number > 1 and (_late() or not _gpt_may_do(gpts[-1], size, job)):
+                left_out += [f"GPT {size.dim} x {size.depth} at stride {stride}"] if _late() else []
                 break
             gpts.append(bench.gpt(size, stride, grid))
     return Found(tuple(tokenizers), tuple(gpts), tuple(left_out))

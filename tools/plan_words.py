@@ -180,6 +180,8 @@ def what_for_more(facts: VideoFacts, found: Found, plan: Plan, hours: float, mem
         f"larger frames: --size {2 * facts.height} takes about four times as long per tokenizer step; with a stride "
         "twice as wide in height and width the GPT's stays what it is"
     )
+    if too_large := [option.name for option in found.options if math.isinf(option.peak_bytes)]:
+        sentences.append(f"too large for the memory of this device, even clip by clip: {', '.join(too_large)}")
     if found.left_out:
         sentences.append(f"not measured for want of time (--seconds): {', '.join(found.left_out)}")
     return sentences

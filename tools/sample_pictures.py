@@ -39,7 +39,7 @@ def write_comparison(
     if known:
         rows.append(("what really happened", real))
     picture, video = config.out / "grid.png", config.out / f"grid.{config.format}"
-    enlarge = max(1, 128 // model.frame_size[0])
+    enlarge = max(1, 128 // shown.shape[2])  # of these clips: a model may know several sizes
     Image.fromarray(film_strip(strips, prompt_frames, last_from=last_from)).save(picture)
     write_video(video, side_by_side(rows, prompt_frames, enlarge, last_from), model.fps)
     if every > 1:

@@ -45,6 +45,10 @@ class Best:
         """Forget the best validation, since its model could not be saved: the one before is the best again."""
         self.load_state_dict({**self._before, "since": self._before["since"] + 1})
 
+    def forget(self) -> None:
+        """Take the next validation for the best: the model of the one before is no longer there."""
+        self.load_state_dict({"value": None, "step": 0, "since": self.since})
+
     def _beats(self, value: float) -> bool:
         if self.value is None:
             return True

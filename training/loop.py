@@ -123,8 +123,7 @@ def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], f
     resumed = f"resumed at step {first} of {settings.steps}" if first else ""
     if checkpoint != latest_checkpoint(settings.run):
         resumed += ", from before the learning rate fell: what the shorter run did after that is left behind"
-        if ranks.is_first():
-            resumed += set_aside_best(settings.run, best)
+        resumed += set_aside_best(settings.run, best)
     # Nothing is left for accelerate to gather of a model in parts.
     model = accelerator.prepare_model(stage.model, evaluation_mode=in_parts)
     if compiles(settings.compile, settings.steps, stage.model):

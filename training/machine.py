@@ -6,20 +6,22 @@ from pathlib import Path
 
 import torch
 
-UNITS = {"": 1, "KB": 2**10, "MB": 2**20, "GB": 2**30, "TB": 2**40}
+UNITS = {"M": 2**20, "G": 2**30, "T": 2**40}
+LEAST, MOST = 2**20, 2**50
+"""Bytes that anybody may mean who names a machine's memory."""
 
 
 def read_memory(text: str) -> float:
-    """Bytes of ``24GB``.
+    """Bytes of ``24GB``, ``24 GiB``, ``24g`` or ``24``: a number alone counts gigabytes.
 
     Raises:
-        ValueError: If it is none.
+        ValueError: If it is none of these, or what no machine has.
     """
-    found = re.fullmatch(r"([0-9]*\.?[0-9]+) *([KMGT]?)i?B?", text.strip(), flags=re.IGNORECASE)
-    if found is None or float(found[1]) <= 0:
-        raise ValueError(f"memory {text!r}: expected a size such as 24GB or 800MB")
-    unit = found[2].upper()
-    return float(found[1]) * UNITS[unit + "B" if unit else ""]
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+) *(?:([MGT])(?:i?B)?)?", text.strip(), flags=re.IGNORECASE)
+    size = float(found[1]) * UNITS[(found[2] or "G").upper()] if found else 0.0
+    if not LEAST <= size <= MOST:
+        raise ValueError(f"memory {text!r}: expected a size such as 24GB or 800MB; a number alone counts gigabytes")
+    return size
 
 
 def free_memory(device: torch.device) -> float:

@@ -123,7 +123,12 @@ def _least_bytes(tokenizers: Sequence[TokenizerOption], gpts: Sequence[GPTOption
 
 def _too_little(memory: float, needed: float) -> ValueError:
     """Nothing fits."""
+    if math.isinf(needed):
+        return ValueError(
+            f"memory {memory / 2**30:.4g}GB: the smallest models need more than this device has, even clip by clip; "
+            "use a machine with more memory, a smaller --size or fewer --clip-frames"
+        )
     return ValueError(
-        f"memory {memory / 2**30:.2g}GB: the smallest models need {needed / 2**30:.2g} GB even clip by clip, expected "
+        f"memory {memory / 2**30:.4g}GB: the smallest models need {needed / 2**30:.2g} GB even clip by clip, expected "
         f"{needed / MEMORY_SHARE / 2**30:.2g} GB or more; use a machine with more memory, or a smaller --size"
     )

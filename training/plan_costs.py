@@ -48,6 +48,11 @@ class TokenizerOption:
     fixed_bytes: float
     """Of these, what does not grow with the batch."""
 
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"tokenizer {self.preset} at stride {self.stride}"
+
 
 @dataclass(frozen=True)
 class GPTOption:
@@ -63,8 +68,14 @@ class GPTOption:
     peak_bytes: float
     fixed_bytes: float
 
+    @property
+    def name(self) -> str:
+        """In words."""
+        return f"GPT {self.dim} x {self.depth} at stride {self.stride}"
+
 
 Option = TokenizerOption | GPTOption
+"""Where not even one clip fits into a GPU, seconds and bytes are infinite."""
 
 
 def parts_needed(option: Option, memory: float) -> int | None:

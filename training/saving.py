@@ -97,10 +97,22 @@ def released(model: nn.Module, average: WeightAverage | None) -> AbstractContext
 
 
 def set_aside_best(run: Path, best: Best) -> str:
-    """Give the best model of a shorter run another name, when the run goes on from before it; tell so in words."""
+    """Give the best model of a shorter run another name, when the run goes on from before it; tell so in words.
+
+    The best model of the part that both share was overwritten by it, so the next validation counts as the best.
+    """
+    with ranks.first_alone():
+        words = _set_aside(run, best.step) if ranks.is_first() else ""
+    if ranks.agreed(bool(words)):
+        best.forget()
+    return words
+
+
+def _set_aside(run: Path, step: int) -> str:
+    """Do so, unless ``best/`` is of that step."""
     folder, number = run / BEST, 1
     told = folder / "provenance.json"
-    if not told.is_file() or json.loads(told.read_text()).get("step") == best.step:
+    if not told.is_file() or json.loads(told.read_text()).get("step") == step:
         return ""
     while (kept := run / f"{BEST}_before_{number}").exists():
         number += 1
