@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from tokenreel.training import hardware
+from tokenreel.training import command_line, hardware
 from tokenreel.training.command_line import parse, run_tool
 from tokenreel.training.hardware import WORTH_COMPILING, compiles, peak_memory_mb, pick_device, pick_precision
+from tokenreel.training.interruption import Stopped
 from tokenreel.training.meter import Meter
 from tokenreel.training.run_log import RunLog, _cost, _within
 from tokenreel.training.settings import TrainingSettings
@@ -294,6 +297,46 @@ def test_a_full_disk_and_an_interruption_end_in_one_line(
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert said.startswith("error: no space" if code == 2 else "interrupted; run the same command again")
+
+
+@pytest.mark.parametrize(
+    ("parent", "expected"),
+    [
+        ("/v/python3 /v/accelerate launch --num_processes 2 t.py --run x", "accelerate launch --num_processes 2"),
+        ("/v/python3 /v/torchrun --nproc_per_node 2 -- t.py --run x", "torchrun --nproc_per_node 2 --"),
+        (
+            "/v/python3 -m torch.distributed.run --nproc_per_node 2 t.py",
+            "python -m torch.distributed.run --nproc_per_node 2",
+        ),
+        ("slurmstepd", "accelerate launch --num_processes 2"),
+        ("", "accelerate launch --num_processes 2"),
+    ],
+)
+def test_ranks_that_are_asked_to_stop_tell_the_launcher_too_and_once(
+    parent: str, expected: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(_: Settings) -> None:
+        raise Stopped("stopped at step 3 of 8 and saved", signal.SIGTERM)
+
+    monkeypatch.setattr(sys, "argv", ["t.py"])
+    monkeypatch.setattr(command_line, "world_size", lambda: 2)
+    monkeypatch.setattr(command_line, "_parent_command", lambda: parent.split())
+    for local, first, also in (("2", True, ""), ("1", True, " (and so on every machine, as before)"), ("2", False, "")):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+        monkeypatch.setattr(command_line, "is_first", lambda: first)  # noqa: B023
+        with pytest.raises(SystemExit) as end:
+            run_tool(stop, Settings, ["--name", "my run"])
+        assert end.value.code == 143
+        again = f"go on with: {expected} t.py --name 'my run' --resume{also}\n"
+        assert capsys.readouterr().err == (f"stopped at step 3 of 8 and saved; {again}" if first else "")
+
+
+def test_the_command_of_the_parent_is_known(fresh_process: Callable[[str], tuple[int, str]]) -> None:
+    if not Path("/proc/self/cmdline").exists():
+        pytest.skip("this system does not tell commands of processes")
+    code = "from tokenreel.training.command_line import _parent_command as p; print(p())"
+    status, said = fresh_process(code)
+    assert status == 0 and "import json, os, random" in said, "the nursery's"
 
 
 def test_a_fault_of_ours_keeps_its_trace() -> None:

@@ -5,6 +5,7 @@ exit status 2, never a traceback; a fault of tokenreel's own keeps its traceback
 """
 
 import io
+import os
 import re
 import shlex
 import sys
@@ -85,6 +86,8 @@ def run_tool(
         print(f"error: {told}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
+        if not is_first():
+            raise SystemExit(130) from None
         resumes = any(field.name == "resume" for field in fields(config_type))  # type: ignore[arg-type]
         print("interrupted; run the same command again" + (" with --resume" if resumes else ""), file=sys.stderr)
         raise SystemExit(130) from None
@@ -106,9 +109,36 @@ def command(tool: str) -> str:
 def _again(argv: list[str] | None) -> str:
     """The command that goes on with a run that this one began."""
     started = Path(sys.argv[0])
-    name = f"python {started}" if started.suffix == ".py" else started.name
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return f"{name} {shlex.join([*arguments, *(() if '--resume' in arguments else ('--resume',))])}"
+    arguments += [] if "--resume" in arguments else ["--resume"]
+    if world_size() == 1:
+        name = [f"python {started}" if started.suffix == ".py" else started.name]
+        return " ".join([*name, shlex.join(arguments)])
+    again = shlex.join([*_launcher(_parent_command(), sys.argv[0]), sys.argv[0], *arguments])
+    machines = world_size() > int(os.environ.get("LOCAL_WORLD_SIZE", world_size()))
+    return again + (" (and so on every machine, as before)" if machines else "")
+
+
+def _launcher(command: list[str], tool: str) -> list[str]:
+    """What stands before a tool in the command that launched its ranks, as a user types it.
+
+    Args:
+        command: Of the process that started this one.
+        tool: The tool, as it stands there.
+    """
+    if tool not in command:  # started by something else than accelerate or torchrun
+        return ["accelerate", "launch", "--num_processes", str(world_size())]
+    before = command[: command.index(tool)]
+    script = next((part for part in before[1:2] if Path(part).name in ("accelerate", "torchrun")), None)
+    return [Path(script).name, *before[2:]] if script else ["python", *before[1:]]
+
+
+def _parent_command() -> list[str]:
+    """The command of the process that started this one; empty where the system does not tell."""
+    try:
+        return Path(f"/proc/{os.getppid()}/cmdline").read_text(errors="surrogateescape").rstrip("\0").split("\0")
+    except OSError:
+        return []
 
 
 def _read(config_type: type[Config], **options: Any) -> Config:

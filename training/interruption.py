@@ -9,6 +9,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from tokenreel.training.ranks import is_first
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -42,8 +44,9 @@ class Interruption:
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.asked is None:
             self.asked = signal.Signals(number)
-            words = f"{self.asked.name}: finishing the step and saving; once more stops at once"
-            print(words, file=sys.stderr, flush=True)
+            if is_first():
+                words = f"{self.asked.name}: finishing the step and saving; once more stops at once"
+                print(words, file=sys.stderr, flush=True)
             return
         for each in SIGNALS:  # a third one needs no help of ours
             signal.signal(each, signal.SIG_DFL)

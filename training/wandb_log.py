@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 WandbMode = Literal["auto", "online", "offline", "disabled"]
-SECONDS_TO_START, SECONDS_TO_FINISH = 30.0, 60.0
+SECONDS_TO_START, SECONDS_UNSAID, SECONDS_TO_FINISH = 15.0, 3.0, 30.0
+"""For its server to answer at the start; at the end, before it is said that it is waited for, and then altogether."""
 MOST_WAITING = 10_000
 """Records that may wait for wandb; what comes while it does not answer is dropped, metrics.jsonl has it all."""
 
@@ -28,6 +29,8 @@ class WandbLog:
 
     def __init__(self, run: Path, config: Mapping[str, Any], mode: WandbMode, say: Callable[[str], None]) -> None:
         os.environ.setdefault("WANDB_SILENT", "true")
+        # What it tells of itself goes to a server that may not answer: 20 seconds at the end of the process.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         self._run, self._config, self._mode, self._say = run, dict(config), mode, say
         self._waiting: queue.Queue[Callable[[Any], None] | None] = queue.Queue(MOST_WAITING)
         self._thread = threading.Thread(target=self._work, name="wandb", daemon=True)
@@ -49,9 +52,12 @@ class WandbLog:
         self._hand_over(show)
 
     def close(self) -> None:
-        """End the wandb run; waits for it no longer than a minute."""
+        """End the wandb run; waits for it no longer than half a minute, and says so."""
         self._hand_over(None)
-        self._thread.join(SECONDS_TO_FINISH)
+        self._thread.join(SECONDS_UNSAID)
+        if self._thread.is_alive():
+            self._say(f"wandb has not taken everything yet: waiting for it, {SECONDS_TO_FINISH:.0f} s at most")
+            self._thread.join(SECONDS_TO_FINISH - SECONDS_UNSAID)
         if self._thread.is_alive():
             self._say(f"wandb was not done after {SECONDS_TO_FINISH:.0f} s; {self._later()}")
 
