@@ -50,12 +50,13 @@ class _Axis(NamedTuple):
         return [number * step for number in numbers]
 
 
-def svg_curves(curves: Sequence[Curve], xlabel: str = "step") -> str:
+def svg_curves(curves: Sequence[Curve], xlabel: str = "step", also: Sequence[float] = ()) -> str:
     """Draw curves over one x axis.
 
     Args:
         curves: What to draw; the page says which colour is whose.
         xlabel: Quantity and unit.
+        also: Values that the y axis shows as well.
 
     Returns:
         An ``<svg>`` element; a curve's name and last value show when the pointer rests on it.
@@ -68,7 +69,7 @@ def svg_curves(curves: Sequence[Curve], xlabel: str = "step") -> str:
     if not xs:
         raise ValueError(f"no finite point in {len(curves)} curves, expected at least one; leave the plot out")
     x_axis = _Axis(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, LEFT, WIDTH - RIGHT)
-    y_axis = _vertical(min(ys), max(ys))
+    y_axis = _vertical(min([*ys, *also]), max([*ys, *also]))
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img">']
     for tick in y_axis.ticks():
         y = y_axis.place(tick)

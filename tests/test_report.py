@@ -97,6 +97,26 @@ def test_runs_stand_side_by_side_and_what_differs_is_marked(tmp_path: Path) -> N
     assert (tmp_path / "b" / "both.html").is_file()
 
 
+def test_what_is_hardly_there_is_not_drawn_as_if_it_were_much(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run")
+    exposures = {f"data/exposures_per_clip{kind}": 1.0 for kind in ("", "_min", "_median", "_max")}
+    lines = [
+        {"step": step, "val/motion_kept": -117.0 * step, "speed/data_wait_share": step / 1e4}
+        | {name: value * step for name, value in exposures.items()}
+        for step in (20, 40)
+    ]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report.main([str(run)])
+    text = (run / "report.html").read_text()
+    words = "share of the movement that reconstructions keep"
+    assert f"<td>{words}</td><td>-1 or less: it moves otherwise</td>" in text
+    assert f"always the same: {words} -1 or less: it moves otherwise" in text
+    cards = {card.split("<h3>")[1].split("</h3>")[0]: card for card in text.split('class="card"')[1:]}
+    waiting = re.findall(r">([\d.e-]+)</text>", cards["share of the time spent waiting for data"])
+    assert {"0", "0.1"} <= set(waiting) and "0.002" not in waiting
+    assert "times each clip was drawn: mean, median, fewest, most" in cards
+
+
 def test_a_run_that_failed_or_has_just_begun_has_a_page_too(tmp_path: Path) -> None:
     run = tmp_path / "run"
     (run / "samples").mkdir(parents=True)

@@ -6,6 +6,7 @@
 Works on runs that go on, too. Settings in which runs differ are marked.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -57,6 +58,8 @@ TITLES = {
 }
 FLOORS = {"val/motion_kept": -1.0}
 """Untrained tokenizers move wildly; drawn as they are, such values would flatten the rest of the curve."""
+SHARE_AXIS = (0.0, 0.1)
+"""Part of the axis of every share: single hundredths are not to look like much."""
 FIGURES = ("val/psnr", "val/motion_kept", "val/bits_per_token", "val/bits_per_pixel", "data/exposures_per_video")
 LESS_IS_BETTER = ("val/bits_per_token", "val/bits_per_pixel")
 
@@ -134,7 +137,7 @@ def _standing(shown: Sequence[Shown]) -> str:
                 best = min(values) if name in LESS_IS_BETTER else max(values)
                 rows.append((_title(name), run.name, f"{values[-1]:.4g}, best {best:.4g}"))
             elif values:
-                rows.append((_title(name), run.name, f"{values[-1]:.4g}"))
+                rows.append((_title(name), run.name, _number(name, values[-1])))
         for name in run.history.names():
             if name.endswith("_per_s"):
                 typical = float(np.median([value for _, value in run.history.finite(name)]))
@@ -171,12 +174,19 @@ def _curves(shown: Sequence[Shown]) -> Iterator[str]:
         ]
         values = {y for curve in curves for _, y in curve.points}
         if len(values) > 1:
-            cards.append(f'<div class="card"><h3>{escape(title)}</h3>{svg_curves(curves)}</div>')
+            several = ": mean, median, fewest, most" if any(name.endswith("_median") for name in group) else ""
+            plot = svg_curves(curves, also=SHARE_AXIS if group[0].endswith("_share") else ())
+            cards.append(f'<div class="card"><h3>{escape(title + several)}</h3>{plot}</div>')
         elif values:
-            constant.append(f"{title} {values.pop():.4g}")
+            constant.append(f"{title} {_number(group[0], values.pop())}")
     yield f'<div class="grid-of">{"".join(cards)}</div>'
     if constant:
         yield f'<p class="faint">always the same: {escape("; ".join(constant))}</p>'
+
+
+def _number(name: str, value: float) -> str:
+    """A value of a metric; below its floor it says no more than that."""
+    return f"{value:.4g}" if value > FLOORS.get(name, -math.inf) else f"{FLOORS[name]:g} or less: it moves otherwise"
 
 
 def _judges(name: str) -> bool:
