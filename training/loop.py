@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, AutocastKwargs, DistributedDataParallelKwargs
 from torch import Tensor
 
 from tokenreel.training import ranks, sharding
@@ -99,17 +99,7 @@ def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], f
         if ranks.is_first():
             open_run(settings.run, config, settings.resume, fixed)
     bf16 = pick_precision(settings.precision, device) == "bf16"
-    accelerator = Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision="bf16" if bf16 else "no",
-        # Buffers are alike without being sent: what moves them looks at all ranks' features.
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(
-                broadcast_buffers=False,
-                find_unused_parameters=bool(getattr(stage.model, "rests_in_part", False)),
-            )
-        ],
-    )
+    accelerator = _accelerator(stage, device, bf16)
     in_parts = sharding.place(stage.model, device, stage.in_parts)
     dtype = torch.bfloat16 if bf16 else torch.float32
     optimizer = build_optimizer(stage.model, settings.lr, settings.weight_decay, dtype)
@@ -132,6 +122,22 @@ def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], f
     stepper = Stepper(accelerator, model, optimizer, settings.clip_norm, settings.accumulate, stage.accumulating)
     saver = Saver(stage, settings, optimizer, average, retreat, schedule, others, best)
     return Running(stage, settings, device, stepper, schedule, average, retreat, best, watch, saver, first, resumed)
+
+
+def _accelerator(stage: Stage, device: torch.device, bf16: bool) -> Accelerator:
+    return Accelerator(
+        cpu=device.type == "cpu",
+        mixed_precision="bf16" if bf16 else "no",
+        kwargs_handlers=[
+            # Buffers are alike without being sent: what moves them looks at all ranks' features.
+            DistributedDataParallelKwargs(
+                broadcast_buffers=False,
+                find_unused_parameters=bool(getattr(stage.model, "rests_in_part", False)),
+            ),
+            # A copy of weights that are gathered for their turn alone would outlive it.
+            AutocastKwargs(cache_enabled=not stage.in_parts),
+        ],
+    )
 
 
 def _log(run: Running, batch: dict[str, Tensor], output: Any, norm: Tensor, meter: Meter, step: int) -> None:
