@@ -34,6 +34,7 @@ ALSO = {
         "shards": "copy",
         "tokenizer": "tok",
         "checkpoint_activations": "",
+        "shard_model": "",
         "verify": "",
         "skip_bad": "",
         "cache": "elsewhere",
