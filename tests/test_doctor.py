@@ -107,6 +107,21 @@ def test_too_high_a_rate_explodes(tmp_path: Path, capfd: pytest.CaptureFixture[s
     assert "bits per token from step" in told(tmp_path / "gpt")["exploding loss"]
 
 
+def test_too_high_a_rate_from_the_beginning_learns_nothing_and_more_steps_are_not_the_remedy() -> None:
+    config = {"lr": 0.9, "warmup": 0, "steps": 60}
+    records = [{"step": step, "train/psnr": 9.0, "optim/lr": 0.9} for step in range(5, 65, 5)]
+    judged = {"step": 60, "val/psnr": 9.2}
+    (found,) = diagnose(History([*records, judged], config))
+    assert found.name == "learning rate too high" and "(9.0 dB) after 60 steps" in found.sentence
+    assert "up to 0.9, is far above the usual 0.003; lower --lr (now 0.9) or raise --warmup (now 0)" in found.sentence
+    assert [each.name for each in diagnose(History(records[:6], config))] == [], "too soon"
+    usual = [{**record, "optim/lr": 0.003} for record in records]
+    assert [each.name for each in diagnose(History([*usual, judged], config))] == ["weak tokenizer"]
+    bits = [{"step": step, "train/bits_per_token": 9.3, "optim/lr": 0.1} for step in range(5, 65, 5)]
+    assert [each.name for each in diagnose(History(bits, config))] == ["learning rate too high"]
+    assert not diagnose(History([*bits, *({**line, "train/bits_per_token": 2.0} for line in bits)], config)), "it works"
+
+
 def test_an_explosion_that_passed_is_named_afterwards() -> None:
     errors = [30.0] * 20 + [5.0] * 5 + [30.0] * 20
     records = [{"step": step, "train/psnr": psnr} for step, psnr in enumerate(errors, start=1)]

@@ -53,8 +53,9 @@ def static_clips(history: History) -> Diagnosis | None:
         "static data",
         history.step,
         f"nothing moves in {mean(shares):.0%} of the training clips (data/static_share), so there is little to learn "
-        "about time: leave still videos out of --data (clips.jsonl flags them static), or make clips cover more time "
-        f"with a lower --fps or a larger {history.option('clip_frames')} of the tokenizer{_or_tokens(history)}",
+        "about time: leave still videos out of --data (the default --curation.static does; clips.jsonl flags them "
+        "static), or make clips cover more time with a lower --fps or a larger "
+        f"{history.option('clip_frames')} of the tokenizer{_or_tokens(history)}",
     )
 
 

@@ -7,6 +7,7 @@ the training's own samples showed at its end.
 import math
 from typing import NamedTuple
 
+from tokenreel.training.diagnoses_of_steps import rate_of_nothing, rate_too_high
 from tokenreel.training.diagnosis import Diagnosis, History, mean
 
 LEAST_MOTION = 0.25
@@ -36,6 +37,8 @@ def weak_tokenizer(history: History) -> Diagnosis | None:
     stage = "val" if trains_it else "tokenizer"
     decibels, motion = (history.recent(f"{stage}/{name}", 1) for name in ("psnr", "motion_kept"))
     blurred = bool(decibels) and decibels[0] < LEAST_PSNR
+    if rate_too_high(history) or rate_of_nothing(history):  # more steps of that, as proposed below, are in vain
+        return None
     if not blurred and not (motion and motion[0] < LEAST_MOTION):
         return None
     shown = [f"reach {decibels[0]:.1f} dB on validation clips"] if decibels else []

@@ -18,6 +18,8 @@ SURELY_ZERO, PERHAPS_ZERO, LEAST_FALL = 1e-6, 1e-4, 0.1
 """Below the first rate nothing trains; below the second a loss that has not fallen by this share says so."""
 HIGH_RATE = 0.02
 """Above it, a learning rate is suspected first. The default is 0.003."""
+SOON, LITTLE = 200, 0.03
+"""Steps after which a high rate is judged, and squared error (15 dB) above which hardly anything was learnt by then."""
 WAITS = 0.3
 """Of the time between two lines. Healthy runs stay below 0.03, below 0.15 in their first lines."""
 
@@ -102,6 +104,24 @@ def rate_of_nothing(history: History) -> Diagnosis | None:
     )
 
 
+def rate_too_high(history: History) -> Diagnosis | None:
+    """A learning rate far above the usual, from the beginning, with which hardly anything is learnt: no explosion."""
+    errors, peak = _errors(history), max((rate for _, rate in history.finite("optim/lr")), default=0.0)
+    if peak <= HIGH_RATE or len(errors) < WINDOW or history.step < min(SOON, history.setting("steps") or math.inf):
+        return None
+    end = mean([error for _, error in errors[-WINDOW:]])
+    learnt = end < (LITTLE if history.series("train/psnr") else (1 - LEAST_FALL) * errors[0][1])
+    if learnt or exploding(history) is not None:
+        return None
+    name, shown = _shown(history, end)
+    return Diagnosis(
+        "learning rate too high",
+        history.step,
+        f"{name} is {shown} after {history.step} steps, so hardly anything was learnt: {_high_rate(history, peak)}; "
+        "start again",
+    )
+
+
 def waiting_for_data(history: History) -> Diagnosis | None:
     """A processor that waits for batches instead of computing."""
     shares = history.recent("speed/data_wait_share", 2 * WINDOW)
@@ -141,9 +161,15 @@ def _cause(history: History, step: int) -> str:
     if norms and norms[-1] > 10 * median(norms):
         return f"the norm of the gradient had risen from {median(norms):.3g} to {norms[-1]:.3g}; {remedy}"
     if max(rates) > HIGH_RATE:
-        return f"the learning rate, up to {max(rates):.3g}, is far above the usual 0.003; {remedy}"
+        return _high_rate(history, max(rates))
     calm = f"the norm of the gradient was {norms[-1]:.3g} before, as usual" if norms else "it is among the first steps"
     return (
         f"{calm}, at a learning rate of {rates[-1]:.3g}, so a bad clip or the precision may be the reason; look at the "
         f"clips of that step, try --precision fp32, or {remedy}"
     )
+
+
+def _high_rate(history: History, peak: float) -> str:
+    """That the learning rate is to blame, and the setting to change."""
+    remedy = f"lower {history.option('lr')} or raise {history.option('warmup')}"
+    return f"the learning rate, up to {peak:.3g}, is far above the usual 0.003; {remedy}"

@@ -14,7 +14,14 @@ from tokenreel.training.diagnoses_of_accidents import skipped_steps, unsaved, we
 from tokenreel.training.diagnoses_of_data import overfitting, repeated_clips, static_clips, value_range
 from tokenreel.training.diagnoses_of_results import codebook_collapse, drift, weak_tokenizer, worse_than_copying
 from tokenreel.training.diagnoses_of_samples import flickering, no_longer_better, standing_still
-from tokenreel.training.diagnoses_of_steps import exploding, not_finite, rate_of_nothing, stopped, waiting_for_data
+from tokenreel.training.diagnoses_of_steps import (
+    exploding,
+    not_finite,
+    rate_of_nothing,
+    rate_too_high,
+    stopped,
+    waiting_for_data,
+)
 from tokenreel.training.diagnosis import Diagnosis, History
 from tokenreel.training.run_records import Record
 
@@ -26,6 +33,7 @@ DIAGNOSES: tuple[Callable[[History], Diagnosis | None], ...] = (
     skipped_steps,
     exploding,
     rate_of_nothing,
+    rate_too_high,
     value_range,
     static_clips,
     repeated_clips,
