@@ -43,7 +43,7 @@ TITLES = {
     "optim/grad_norm": "norm of the gradient",
     "speed/data_wait_share": "share of the time spent waiting for data",
     "speed/sampling_share": "share of the time spent on samples for the log",
-    "sampled/ahead_of_copy_db": "continuations: dB closer to the truth than a still picture",
+    "sampled/ahead_of_copy_db": "continuations: dB closer to what the tokens show than a still picture",
     "sampled/motion": "continuations: movement, of what real clips have",
     "sampled/sharpness": "continuations: sharpness, of what real clips have",
     "memory/peak_mb": "peak memory (MiB)",
@@ -58,8 +58,8 @@ TITLES = {
 }
 FLOORS = {"val/motion_kept": -1.0}
 """Untrained tokenizers move wildly; drawn as they are, such values would flatten the rest of the curve."""
-SHARE_AXIS = (0.0, 0.1)
-"""Part of the axis of every share: single hundredths are not to look like much."""
+SHOWN_TOO = {"_share": (0.0, 0.1), "sampled/motion": (0.0, 1.0), "sampled/sharpness": (0.0, 1.0)}
+"""Part of the axis of metrics that end so: single hundredths are not to look like much."""
 FIGURES = ("val/psnr", "val/motion_kept", "val/bits_per_token", "val/bits_per_pixel", "data/exposures_per_video")
 LESS_IS_BETTER = ("val/bits_per_token", "val/bits_per_pixel")
 
@@ -175,7 +175,8 @@ def _curves(shown: Sequence[Shown]) -> Iterator[str]:
         values = {y for curve in curves for _, y in curve.points}
         if len(values) > 1:
             several = ": mean, median, fewest, most" if any(name.endswith("_median") for name in group) else ""
-            plot = svg_curves(curves, also=SHARE_AXIS if group[0].endswith("_share") else ())
+            also = next((values for end, values in SHOWN_TOO.items() if group[0].endswith(end)), ())
+            plot = svg_curves(curves, also=also)
             cards.append(f'<div class="card"><h3>{escape(title + several)}</h3>{plot}</div>')
         elif values:
             constant.append(f"{title} {_number(group[0], values.pop())}")

@@ -54,7 +54,7 @@ class TrainingSamples(NamedTuple):
     def write(self, clips: int, step: int, folder: Path) -> list[Path]:
         """Write the first clips as a video and a film strip, above each other with what happened; tell which files."""
         video, picture = folder / f"continuation_{step:06d}.mp4", folder / f"continuation_{step:06d}.png"
-        rows = [("continued", self.made[:clips]), ("what happened", self.truth[:clips])]
+        rows = [("continued", self.made[:clips]), ("what happened, by its tokens", self.truth[:clips])]
         write_video(video, side_by_side(rows, self.prompt_frames, scale=2), self.fps)
         strips = [(title, batch[i]) for i in range(len(rows[0][1])) for title, batch in reversed(rows)]
         write_film_strip(picture, strips, self.prompt_frames)

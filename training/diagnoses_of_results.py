@@ -43,7 +43,7 @@ def weak_tokenizer(history: History) -> Diagnosis | None:
         return None
     shown = [f"reach {decibels[0]:.1f} dB on validation clips"] if decibels else []
     shown += [f"keep {max(0.0, motion[0]):.0%} of what moves in them"] if motion else []
-    missing = "they are blurred" if blurred else "small and fast things are missing"
+    missing = "they show little of the clips" if blurred else "small and fast things are missing"
     remedy = (
         f"raise {history.option('steps')}, take a finer {history.option('model.stride')} or a larger --preset, and "
         "look at samples/"
