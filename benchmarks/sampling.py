@@ -44,6 +44,15 @@ NOTE = (
 )
 
 
+def random_gpt(size: GPTSize) -> VideoGPT:
+    """A model of a size, the same every time."""
+    torch.manual_seed(0)
+    gpt = VideoGPT(GPTConfig(codebook_size=CODES, grid=GRID, size=size)).eval()
+    for parameter in gpt.parameters():  # a fresh model scores all indices alike
+        torch.nn.init.normal_(parameter, std=0.02)
+    return gpt
+
+
 @torch.no_grad()
 def with_library_cache(gpt: VideoGPT, prompt: Tensor, seeds: list[int]) -> Iterator[Tensor]:
     """The same sampling over x-transformers' decoder and its own key-value cache, latent frame by latent frame."""
@@ -96,10 +105,7 @@ def timed(frames: Callable[[], Iterator[Tensor]]) -> tuple[float, Tensor]:
 def compare(name: str, batch: int, repeats: int, bandwidth: float) -> list[dict[str, Any]]:
     """Rows of one case: tokens per second beside the library and the bound, and beside VideoGPT."""
     size = SIZES[name]
-    torch.manual_seed(0)
-    gpt = VideoGPT(GPTConfig(codebook_size=CODES, grid=GRID, size=size)).eval()
-    for parameter in gpt.parameters():  # a fresh model scores all indices alike
-        torch.nn.init.normal_(parameter, std=0.02)
+    gpt = random_gpt(size)
     layout = gpt.layout()
     layout.query_angles.copy_(layout.key_angles)  # the library turns queries and keys by the same angles
     prompt, seeds = torch.randint(0, CODES, (batch, PROMPT, *GRID[1:])), list(range(batch))

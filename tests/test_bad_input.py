@@ -12,6 +12,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.tools import evaluate, make_world, sample, tokenize_dataset, train_gpt, train_tokenizer
@@ -58,6 +59,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree("gpt", "damaged")
         weights = Path("damaged/model/model.safetensors")
         weights.write_bytes(weights.read_bytes()[:1000])
+        shutil.copytree("gpt", "swapped")
+        shutil.rmtree("swapped/model/tokenizer")
+        shutil.copytree("other/model", "swapped/model/tokenizer")
+        shutil.copytree("gpt", "nan")
+        weights = Path("nan/model/model.safetensors")
+        state = load_file(weights)
+        save_file({name: torch.full_like(each, torch.nan) for name, each in state.items()}, weights)
         Path("empty").mkdir()
         Path("texts").mkdir()
         for name in ("a.txt", "b.txt", "c.md"):
@@ -143,6 +151,14 @@ CASES = {
     "no GPT": (f"{SAMPLE} --model nowhere --out new", "no GPT folder nowhere; train one with"),
     "no such video": (f"{SAMPLE} --input nowhere.mp4 --out new", "nowhere.mp4"),
     "text as video": (f"{SAMPLE} --input texts/a.txt --out new", "texts/a.txt"),
+    "another tokenizer in the GPT's folder": (
+        f"{SAMPLE} --model swapped --out new",
+        r"swapped/model/tokenizer has fingerprint \w{12}, expected \w{12}, the tokenizer this GPT was trained",
+    ),
+    "weights that are no numbers": (
+        f"{SAMPLE} --model nan --out new",
+        "logits are not finite at index 31; the model's weights are damaged, train it again",
+    ),
     "short video": (f"{SAMPLE} --input short.mp4 --out new", "short.mp4 has 2 frames at 10 fps, expected at least 4"),
     "label": (f"{SAMPLE} --label bird --out new", "label 'bird' is unknown to this model; it knows: "),
     # conditions

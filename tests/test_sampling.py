@@ -438,5 +438,5 @@ def test_damaged_weights_are_told(temperature: float) -> None:
     gpt = random_gpt()
     nn.init.constant_(gpt.head.own.weight, math.nan)
     prompt = torch.zeros(1, 1, *GRID[1:], dtype=torch.int64)
-    with pytest.raises(ValueError, match="logits are not finite"):
+    with pytest.raises(ValueError, match=r"logits are not finite at index 7; the model's weights are damaged"):
         sample_indices(gpt, prompt, 1, SamplingSettings(temperature=temperature), [0])

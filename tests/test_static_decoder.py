@@ -34,9 +34,17 @@ def random_gpt(depth: int) -> VideoGPT:
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("prefill", [0, 1, ROW, ROW + 1, FRAME, FRAME + ROW, 2 * FRAME, ALL - 1])
 @pytest.mark.parametrize("ahead", [(0, 0), (1, 3), (2, 3)])
+@pytest.mark.parametrize("large", [True, False])
 def test_cached_decoding_equals_the_full_forward(
-    depth: int, prefill: int, ahead: tuple[int, int], cached_states: Callable[..., torch.Tensor]
+    depth: int,
+    prefill: int,
+    ahead: tuple[int, int],
+    large: bool,
+    cached_states: Callable[..., torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if large:  # as if the cache were too large for the processor's own
+        monkeypatch.setattr("tokenreel.transformer.attention_step.LARGE", 0)
     gpt, order = random_gpt(depth), token_order(GRID, *ahead)
     indices, labels = torch.randint(K, (2, *GRID)), torch.tensor([0, 2])
     with torch.no_grad():

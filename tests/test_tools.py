@@ -15,9 +15,9 @@ from tokenreel.datasets.decoding import FrameStream, load_video
 from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.evaluation.card import Card
-from tokenreel.tokenizer import fingerprint
+from tokenreel.tokenizer import TokenizerConfig, VideoTokenizer, fingerprint
 from tokenreel.tools import evaluate, make_world, sample, tokenize_dataset, tokenizer_stage, train_gpt, train_tokenizer
-from tokenreel.transformer import ConditionConfig, VideoGPT
+from tokenreel.transformer import ConditionConfig, GPTConfig, GPTSize, VideoGPT
 
 TOOLS = {
     "make_world": make_world,
@@ -456,3 +456,22 @@ def test_clips_from_nothing_need_the_model_alone(tmp_path: Path, monkeypatch: py
     call(f"sample --model {gpt} --prompt-frames 0 --num-samples 2 --out s --device cpu")
     assert shape_of("s/sample_001.mp4") == (16, 32, 32, 3)
     assert sorted(p.name for p in Path().iterdir()) == ["s"]
+
+
+def test_odd_sizes_are_padded_where_the_format_needs_it_and_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tokenizer = VideoTokenizer(TokenizerConfig((4, 1, 1), 16, 1, 1, levels=(5, 5)))
+    made_by = tokenizer.save_pretrained("tokenizer")
+    # Of two sizes: the first is even.
+    config = GPTConfig(25, (2, 3, 5), GPTSize(64, 1), tokenizer=made_by, frames=((2, 2), (3, 5)))
+    VideoGPT(config).save_pretrained("gpt", tokenizer="tokenizer")
+    said, heard = "odd frame sizes are padded to even ones, as the format needs; gif keeps them", {}
+    for ending, size in (("mp4", "3x5"), ("gif", "3x5"), ("mp4", "2x2")):
+        out = f"{ending}-{size}"
+        call(f"sample --model gpt --prompt-frames 0 --frame-size {size} --num-samples 1 --format {ending} --out {out}")
+        stream = FrameStream(Path(out, f"sample_000.{ending}"), 8, 8)
+        list(stream)
+        heard[out] = said in capsys.readouterr().out, stream.facts.source_height, stream.facts.source_width
+    assert heard == {"mp4-3x5": (True, 4, 6), "gif-3x5": (False, 3, 5), "mp4-2x2": (False, 2, 2)}

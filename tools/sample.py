@@ -50,7 +50,7 @@ def sample(config: Config) -> None:
         for request, known, length in zip(requests, own, lengths, strict=True)
     ]
     check_writable(config.out)
-    if any(side % 2 for side in model.frame_size) and any(request.format != "gif" for request in requests):
+    if any(side % 2 for side in truth.shape[2:4]) and any(request.format != "gif" for request in requests):
         print("odd frame sizes are padded to even ones, as the format needs; gif keeps them")
     if not config.given_frames and config.top_p < 1:
         print(f"clips from nothing: if things are missing, try --top-p 1 instead of {config.top_p}")

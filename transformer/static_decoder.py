@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tokenreel.transformer import attention_step
 from tokenreel.transformer.backbone import LayerWeights, read_layers
 from tokenreel.transformer.config import HEAD_DIM
 from tokenreel.transformer.model import VideoGPT
@@ -61,6 +62,8 @@ class StaticDecoder:
         shape = (len(self.layers), batch, self.heads, len(angles), HEAD_DIM)
         self.keys = torch.zeros(shape, device=gpt.device)
         self.values = torch.zeros(shape, device=gpt.device)
+        large = gpt.device.type == "cpu" and 2 * self.keys.nbytes >= attention_step.LARGE
+        self.rows = attention_step.rows_of_caches(batch * self.heads, len(angles)) if large else None
         self.filled = 0
 
     def keep(self, length: int) -> None:
@@ -107,16 +110,20 @@ class StaticDecoder:
         B, n, D = x.shape
         each = torch.arange(B, device=x.device)[:, None]
         turn, x = self.turn[at], x.reshape(B * n, D)
+        rows = self.rows[:, :stop].contiguous() if self.rows is not None and n == 1 and mask is None else None
         for layer, keys, values in zip(self.layers, self.keys, self.values, strict=True):
             queries, new_keys, new_values = self._project(x, layer, turn, B)
             if isinstance(at, slice):
                 keys[:, :, at], values[:, :, at] = new_keys.transpose(1, 2), new_values.transpose(1, 2)
             else:
                 keys[each, :, at], values[each, :, at] = new_keys, new_values
-            mixed = F.scaled_dot_product_attention(
-                queries.transpose(1, 2), keys[:, :, :stop], values[:, :, :stop], mask, is_causal=causal
-            )
-            x = layer.out.added(mixed.transpose(1, 2).reshape(B * n, D), to=x)
+            queries = queries.transpose(1, 2)
+            if rows is not None:
+                mixed = attention_step.attend_once(queries, keys, values, rows)
+            else:
+                seen = keys[:, :, :stop], values[:, :, :stop]
+                mixed = F.scaled_dot_product_attention(queries, *seen, mask, is_causal=causal).transpose(1, 2)
+            x = layer.out.added(mixed.reshape(B * n, D), to=x)
             unit = _unit(x)
             x = layer.down.added(layer.up.times(unit, layer.gate.gate(unit)), to=x)
         return (_unit(x) * self.final_gain).view(B, n, D)
