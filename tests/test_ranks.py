@@ -205,7 +205,7 @@ def test_a_run_goes_from_two_ranks_to_one_to_four(command: str, home: Path, tmp_
 def test_the_launchers_end_all_ranks_when_one_is_refused(home: Path, tmp_path: Path) -> None:
     launchers = (
         ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "29611", "--"],
-        ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--main_process_port", "29612"],
+        ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "29612"],
     )
     for launcher in launchers:
         tool = [str(ROOT / "tools" / "train_gpt.py"), *GPT.split()[1:], "--run", "alone_train_gpt"]
@@ -267,6 +267,20 @@ def test_what_accelerate_would_do_unseen_is_refused(name: str, value: str, monke
     monkeypatch.setenv(f"ACCELERATE_{name}", value)
     with pytest.raises(ValueError, match=f"launched with --{name.lower()} .*expected none of it"):
         ranks.join(settings)
+
+
+def test_a_launcher_that_starts_one_process_of_several_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = TrainingSettings(run=Path("run"), device="cpu")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    ranks.join(settings)
+    assert not capsys.readouterr().out, "one was asked for"
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    ranks.join(settings)
+    assert "asked for several processes and started this one alone" in capsys.readouterr().out
 
 
 def test_what_ranks_log_is_the_mean_or_the_extreme(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -308,8 +308,8 @@ def test_a_full_disk_and_an_interruption_end_in_one_line(
             "/v/python3 -m torch.distributed.run --nproc_per_node 2 t.py",
             "python -m torch.distributed.run --nproc_per_node 2",
         ),
-        ("slurmstepd", "accelerate launch --num_processes 2"),
-        ("", "accelerate launch --num_processes 2"),
+        ("slurmstepd", "torchrun --nproc_per_node {here} --"),
+        ("", "torchrun --nproc_per_node {here} --"),
     ],
 )
 def test_ranks_that_are_asked_to_stop_tell_the_launcher_too_and_once(
@@ -327,8 +327,13 @@ def test_ranks_that_are_asked_to_stop_tell_the_launcher_too_and_once(
         with pytest.raises(SystemExit) as end:
             run_tool(stop, Settings, ["--name", "my run"])
         assert end.value.code == 143
-        again = f"go on with: {expected} t.py --name 'my run' --resume{also}\n"
+        again = f"go on with: {expected.format(here=local)} t.py --name 'my run' --resume{also}\n"
         assert capsys.readouterr().err == (f"stopped at step 3 of 8 and saved; {again}" if first else "")
+
+
+def test_commands_that_are_told_can_be_typed() -> None:
+    assert command_line.quoted(Path("my runs/gpt")) == "'my runs/gpt'"
+    assert command_line.quoted("runs/gpt") == "runs/gpt"
 
 
 def test_the_command_of_the_parent_is_known(fresh_process: Callable[[str], tuple[int, str]]) -> None:

@@ -17,7 +17,7 @@ from tokenreel.datasets.clip_store import ClipStore
 from tokenreel.datasets.data_source import DataSettings, open_data
 from tokenreel.datasets.ingest_page import ingest_page
 from tokenreel.datasets.ingest_report import ingest_report
-from tokenreel.training.command_line import command, run_tool
+from tokenreel.training.command_line import command, quoted, run_tool
 from tokenreel.training.run_folder import check_writable
 
 
@@ -57,7 +57,7 @@ def _options(config: Config, store: ClipStore) -> str:
     options = {"size": config.size, "width": config.width, "fps": config.fps}
     usual = DataSettings()
     changed = [f"--{name} {value:g}" for name, value in options.items() if value != getattr(usual, name)]
-    return " ".join([f"--data {store.path}", *changed])
+    return " ".join([f"--data {quoted(store.path)}", *changed])
 
 
 def main(argv: list[str] | None = None) -> None:

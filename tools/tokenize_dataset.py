@@ -43,7 +43,7 @@ from tokenreel.tools.token_job import (
     units,
     write_share,
 )
-from tokenreel.training.command_line import command, run_tool
+from tokenreel.training.command_line import command, quoted, run_tool
 from tokenreel.training.hardware import DeviceName, peak_memory_mb, pick_device
 from tokenreel.training.run_folder import check_writable
 from tokenreel.transformer.conditions import SHORTEST_CAPTION
@@ -130,7 +130,7 @@ def tokenize_dataset(config: Config) -> None:
     if conclude(jobs, share):
         device = next(tokenizer.parameters()).device
         print(f"shards in {config.out}, peak memory {peak_memory_mb(device):.0f} MB")
-        print(f"next: {command('train_gpt')} --shards {config.out}")
+        print(f"next: {command('train_gpt')} --shards {quoted(config.out)}")
 
 
 def _one_process(config: Config, rank: int) -> None:

@@ -19,7 +19,7 @@ from tokenreel.tools.gpt_data import matching_tokenizer, open_shards, told
 from tokenreel.tools.gpt_settings import FIXED, TOOL_PRESETS, Config, cure
 from tokenreel.tools.gpt_stage import GPTStage
 from tokenreel.training import ranks
-from tokenreel.training.command_line import command, run_tool
+from tokenreel.training.command_line import command, quoted, run_tool
 from tokenreel.training.exposure_advice import forecast
 from tokenreel.training.loop import train
 from tokenreel.training.run_lock import claimed
@@ -33,7 +33,8 @@ def train_gpt(config: Config) -> None:
     ranks.join(config)
     with ranks.held_by_first(claimed(config.run, config.resume)):
         _train(config)
-    ranks.say(f"GPT in {config.run / 'model'}; next: {command('sample')} --prompt-frames 4 --model {config.run}")
+    following = f"{command('sample')} --prompt-frames 4 --model {quoted(config.run)}"
+    ranks.say(f"GPT in {config.run / 'model'}; next: {following}")
 
 
 def _train(config: Config) -> None:

@@ -18,7 +18,7 @@ from tokenreel.datasets.data_source import open_data
 from tokenreel.tools.tokenizer_settings import FIXED, TOOL_PRESETS, Config, check_losses, check_parts, cure
 from tokenreel.tools.tokenizer_stage import TokenizerStage
 from tokenreel.training import ranks
-from tokenreel.training.command_line import command, run_tool
+from tokenreel.training.command_line import command, quoted, run_tool
 from tokenreel.training.exposure_advice import forecast
 from tokenreel.training.loop import train
 from tokenreel.training.run_lock import claimed
@@ -31,7 +31,8 @@ def train_tokenizer(config: Config) -> None:
     ranks.join(config)
     with ranks.held_by_first(claimed(config.run, config.resume)):
         _train(config)
-    ranks.say(f"tokenizer in {config.run / 'model'}; next: {command('tokenize_dataset')} --tokenizer {config.run}")
+    following = f"{command('tokenize_dataset')} --tokenizer {quoted(config.run)}"
+    ranks.say(f"tokenizer in {config.run / 'model'}; next: {following}")
 
 
 def _train(config: Config) -> None:

@@ -192,10 +192,7 @@ def _restore(
                 f"checkpoint {folder} does not fit this model at {name}; "
                 "resume with the model settings of its config.json, or start another --run"
             )
-    chosen = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     sharding.load(model, optimizer, {**state, "weights": weights})
-    for group, settings in zip(optimizer.param_groups, chosen, strict=True):  # they may be changed from then on
-        group.update(settings)
     if average is not None:
         if state["average"] is None:  # the run had none until now
             average.restart(model)

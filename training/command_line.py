@@ -106,6 +106,11 @@ def command(tool: str) -> str:
     return f"tokenreel-{tool.replace('_', '-')}"
 
 
+def quoted(path: Path | str) -> str:
+    """A path as it is typed in a command."""
+    return shlex.quote(str(path))
+
+
 def _again(argv: list[str] | None) -> str:
     """The command that goes on with a run that this one began."""
     started = Path(sys.argv[0])
@@ -127,7 +132,7 @@ def _launcher(command: list[str], tool: str) -> list[str]:
         tool: The tool, as it stands there.
     """
     if tool not in command:  # started by something else than accelerate or torchrun
-        return ["accelerate", "launch", "--num_processes", str(world_size())]
+        return ["torchrun", "--nproc_per_node", os.environ.get("LOCAL_WORLD_SIZE", str(world_size())), "--"]
     before = command[: command.index(tool)]
     script = next((part for part in before[1:2] if Path(part).name in ("accelerate", "torchrun")), None)
     return [Path(script).name, *before[2:]] if script else ["python", *before[1:]]

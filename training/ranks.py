@@ -39,6 +39,9 @@ OTHER_WAYS = {
 }
 """Settings of accelerate's own, by how it hands them to the processes, which would change what is trained unseen."""
 
+ONE_OF_SEVERAL = {"ACCELERATE_MIXED_PRECISION", "MASTER_PORT"}
+"""What it sets for several processes; where it starts a single one nonetheless, it does not count them."""
+
 _group: distributed.ProcessGroup | None = None
 
 
@@ -83,6 +86,11 @@ def _refuse_other_ways() -> None:
 def _meet(device: DeviceName) -> None:
     global _group
     found = pick_device(device)
+    if os.environ.keys() >= ONE_OF_SEVERAL and "WORLD_SIZE" not in os.environ:
+        print(
+            "note: accelerate launch was asked for several processes and started this one alone, as it does where it "
+            "finds no GPUs; start several with accelerate launch --multi_gpu there as well, or with torchrun"
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or _several():
         return
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]

@@ -35,11 +35,7 @@ class Retreat:
         """
         if self.kept is None:
             raise RuntimeError("a stage asked to go back before it asked to keep anything")
-        # The optimizer's settings stay those of now, which a resumed run may have changed.
-        chosen = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
         load(model, optimizer, self.kept, strict=False)
-        for group, settings in zip(optimizer.param_groups, chosen, strict=True):
-            group.update(settings)
         if average is not None and self.kept["average"] is not None:
             average.load_state_dict(self.kept["average"])
         self.kept = None

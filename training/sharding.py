@@ -80,7 +80,10 @@ def part(tensor: Tensor, like: Tensor) -> Tensor:
 
 @torch.no_grad()
 def load(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, Any], strict: bool = True) -> None:
-    """Give a model and its optimizer a whole state: "weights" and "optimizer", as their ``state_dict`` told."""
+    """Give a model and its optimizer a whole state: "weights" and "optimizer", as their ``state_dict`` told.
+
+    The optimizer's settings stay those of now, which a resumed run may have changed.
+    """
     here = model.state_dict()
     weights = {name: part(tensor, here[name]) for name, tensor in state["weights"].items()}
     model.load_state_dict(weights, strict=strict)
@@ -89,7 +92,9 @@ def load(model: nn.Module, optimizer: torch.optim.Optimizer, state: dict[str, An
         number: {name: part(value, parameters[number]) for name, value in of_one.items()}
         for number, of_one in state["optimizer"]["state"].items()
     }
-    optimizer.load_state_dict({**state["optimizer"], "state": remembered})
+    pairs = zip(optimizer.param_groups, state["optimizer"]["param_groups"], strict=True)
+    groups = [{**now, "params": told["params"]} for now, told in pairs]
+    optimizer.load_state_dict({"state": remembered, "param_groups": groups})
 
 
 @contextmanager
