@@ -131,6 +131,8 @@ class VideoModel:
             )
         least_frames = {"prompt_frames": 0, "last_frames": 0, "num_frames": step}
         for (name, least), value in zip(least_frames.items(), (prompt_frames, last_frames, num_frames), strict=True):
+            if value is not None and not isinstance(value, int | np.integer):
+                raise ValueError(f"{name} {value!r}: expected a whole number of frames")
             if value is not None and value < least:
                 raise ValueError(f"{name} {value}: expected {least} or more, in steps of {step}")
             if value is not None and value % step:
@@ -180,6 +182,8 @@ class VideoModel:
         Raises:
             ValueError: If lengths, sizes or conditions do not fit the model.
         """
+        if num_frames is None:
+            raise ValueError("num_frames None: expected a number of frames; stream_frames makes clips without end")
         made = list(self._made(prompt, num_frames, settings, seeds, conditions, last=last))
         frames, indices = zip(*made, strict=True)
         return Continuation(np.concatenate(frames, axis=1), torch.cat(indices, dim=1))
@@ -250,6 +254,11 @@ class VideoModel:
         Raises:
             ValueError: If lengths, sizes or conditions do not fit the model.
         """
+        if np.ndim(prompt) != 4:
+            raise ValueError(
+                f"prompt has shape {np.shape(prompt)}, expected one clip, (P, H, W, 3), with P of 0 for one from "
+                "nothing; continue_frames takes several clips"
+            )
         settings = SamplingSettings(temperature, top_k, top_p, guidance)
         told = ClipConditions(label, caption, actions)
         end = None if last is None else np.asarray(last)[None]
@@ -324,7 +333,12 @@ class VideoModel:
         fits = frames.ndim == 5 and frames.shape[2:4] in sizes and frames.shape[4] == 3 and frames.dtype == np.uint8
         if not fits or clips not in ("B", len(frames)):
             expected = " or ".join(f"({clips}, {name[0].upper()}, {height}, {width}, 3)" for height, width in sizes)
-            raise ValueError(f"{name} is {frames.dtype} {frames.shape}, expected uint8 {expected}")
+            remedy = ""
+            if frames.dtype != np.uint8:
+                remedy = "; give colours as whole numbers from 0 to 255"
+            elif frames.ndim == 5 and frames.shape[2:4] not in sizes:
+                remedy = "; load_video brings a file to that size"
+            raise ValueError(f"{name} is {frames.dtype} {frames.shape}, expected uint8 {expected}{remedy}")
 
     def bits_per_token(self, indices: Tensor, conditions: Sequence[ClipConditions]) -> float:
         """Cross-entropy of clips that were encoded, int64 (B, T', H', W'), each under what is said of it."""

@@ -407,11 +407,14 @@ def test_requests_for_what_lies_between_that_do_not_fit() -> None:
         ({"top_p": 0.0}, "top_p 0.0: expected a probability"),
         ({"top_p": 1.5}, "top_p 1.5"),
         ({"top_p": math.nan}, "top_p nan"),
+        ({"top_k": 5.0}, "top_k 5.0: expected a whole number"),
+        ({"speculative": "of"}, "speculative 'of': expected one of auto, off"),
+        ({"precision": "fp16"}, "precision 'fp16': expected one of fp32, bf16, int8"),
     ],
 )
-def test_settings_out_of_range(values: dict[str, float], message: str) -> None:
+def test_settings_out_of_range(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        SamplingSettings(**values)  # type: ignore[arg-type]
+        SamplingSettings(**values)
 
 
 def test_requests_that_do_not_fit_the_model() -> None:
@@ -419,6 +422,9 @@ def test_requests_that_do_not_fit_the_model() -> None:
     settings = SamplingSettings()
     with pytest.raises(ValueError, match="got 1 seeds for 2 prompts"):
         sample_indices(gpt, prompt, 1, settings, [0])
+    for seed in (None, 1.5, -1, 2**63):
+        with pytest.raises(ValueError, match=f"seed {seed}: expected a whole number"):
+            sample_latent_frames(gpt, prompt, 1, settings, [0, seed])  # type: ignore[list-item]
     with pytest.raises(ValueError, match=r"overlap 3 of a window of 3 latent frames, expected 1 to 2"):
         sample_indices(gpt, prompt, 3, SamplingSettings(overlap=3), [0, 1])
     with pytest.raises(ValueError, match="window is one latent frame: it cannot go on"):

@@ -249,6 +249,21 @@ def test_prompts_that_do_not_fit(model: VideoModel) -> None:
         model.continue_frames(prompts(1, 4), 8, seeds=[1, 2])
 
 
+def test_mistakes_in_python_say_what_to_do(model: VideoModel) -> None:
+    clip = prompts(1, 4)[0]
+    for prompt, num_frames, message in (
+        (clip, None, "num_frames None: expected a number of frames; stream_frames makes clips without end"),
+        (clip, 4.0, r"num_frames 4\.0: expected a whole number of frames"),
+        (clip[0], 4, r"prompt has shape \(16, 24, 3\), expected one clip, \(P, H, W, 3\)"),
+        (clip[None], 4, "continue_frames takes several clips"),
+        (clip / 255.0, 4, "prompt is float64 .*; give colours as whole numbers from 0 to 255"),
+        (clip[:, ::2], 4, r"expected uint8 \(B, P, 16, 24, 3\); load_video brings a file to that size"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.continue_clip(prompt, num_frames)
+    assert np.array_equal(model.continue_clip(clip, 4, seed=np.int64(3)), model.continue_clip(list(clip), 4, seed=3))
+
+
 def test_another_tokenizer_is_refused(folder: Path) -> None:
     randomised(VideoTokenizer(TOKENIZER)).save_pretrained(folder / "model" / "tokenizer")
     with pytest.raises(ValueError, match=r"tokenizer has fingerprint \w{12}, expected \w{12}, the tokenizer this GPT"):

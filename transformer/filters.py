@@ -2,12 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from tokenreel.transformer.products import Precision
+
+Speculative = Literal["auto", "off"]
+SPECULATIVE, PRECISIONS = get_args(Speculative), get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class SamplingSettings:
     overlap: int = 0
     """Latent frames still seen when a clip has outgrown the window and it moves on: more is steadier and slower, as
     they are read again each time; 0 is half of the window."""
-    speculative: Literal["auto", "off"] = "auto"
+    speculative: Speculative = "auto"
     """"auto" draws several indices at once from drafts of those that come next, where few clips are made together: the
     same result in less time; "off" draws them one by one."""
     passes: int = 8
@@ -42,6 +46,12 @@ class SamplingSettings:
     1 % in int8) may decide otherwise where probabilities are close."""
 
     def __post_init__(self) -> None:
+        for name, known in (("speculative", SPECULATIVE), ("precision", PRECISIONS)):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}")
+        for name in ("top_k", "overlap", "passes"):
+            if not isinstance(getattr(self, name), Integral):
+                raise ValueError(f"{name} {getattr(self, name)!r}: expected a whole number")
         if not self.temperature >= 0:
             raise ValueError(f"temperature {self.temperature}: expected 0 (greedy) or more")
         if self.top_k < 0:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import count
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -57,7 +58,7 @@ def sample_latent_frames(
 def _frames(
     window: SlidingWindow, device: torch.device, num_latent_frames: int | None, seeds: Sequence[int]
 ) -> Iterator[Tensor]:
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
     for _ in count() if num_latent_frames is None else range(num_latent_frames):
         drawn = [torch.rand(*window.draws, generator=each, dtype=torch.float64) for each in generators]
         yield window.next_frame(torch.stack(drawn).to(device))
@@ -96,6 +97,9 @@ def _check(
         raise ValueError("got no prompts, expected at least one")
     if len(seeds) != prompt.shape[0]:
         raise ValueError(f"got {len(seeds)} seeds for {prompt.shape[0]} prompts, expected one each")
+    for seed in seeds:
+        if not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+            raise ValueError(f"seed {seed!r}: expected a whole number, 0 or more and below 2**63")
     if num_latent_frames is not None and num_latent_frames < 1:
         raise ValueError(f"{num_latent_frames} new latent frames asked for, expected at least 1")
     wanted = None if num_latent_frames is None else prompt.shape[1] + num_latent_frames
