@@ -91,6 +91,11 @@ class VideoModel:
             )
         return cls(VideoTokenizer.from_pretrained(decoding).to(device), gpt.to(device), text_encoder)
 
+    def __repr__(self) -> str:
+        sizes = " or ".join(f"{height}x{width}" for height, width in self.frame_sizes)
+        known = ", ".join(self.gpt.config.conditions.kinds) or "nothing"
+        return f"VideoModel({sizes} at {self.fps:g} fps, window of {self.window} frames, may be told: {known})"
+
     @property
     def fps(self) -> float:
         """Frames per second the model was trained on."""

@@ -264,6 +264,18 @@ def test_mistakes_in_python_say_what_to_do(model: VideoModel) -> None:
     assert np.array_equal(model.continue_clip(clip, 4, seed=np.int64(3)), model.continue_clip(list(clip), 4, seed=3))
 
 
+@pytest.mark.filterwarnings("error")
+def test_prompts_may_be_views_of_any_kind(model: VideoModel) -> None:
+    clip = prompts(1, 4)[0]
+    fixed = clip[::-1].copy()
+    fixed.flags.writeable = False
+    assert np.array_equal(model.continue_clip(clip[::-1], 4), model.continue_clip(fixed, 4))
+
+
+def test_a_model_says_what_it_is(model: VideoModel) -> None:
+    assert repr(model) == "VideoModel(16x24 at 12 fps, window of 16 frames, may be told: labels)"
+
+
 def test_another_tokenizer_is_refused(folder: Path) -> None:
     randomised(VideoTokenizer(TOKENIZER)).save_pretrained(folder / "model" / "tokenizer")
     with pytest.raises(ValueError, match=r"tokenizer has fingerprint \w{12}, expected \w{12}, the tokenizer this GPT"):

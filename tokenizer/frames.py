@@ -24,6 +24,7 @@ def to_video(frames: np.ndarray) -> Tensor:
     if shaped.ndim not in (4, 5) or shaped.shape[-1] not in (1, 3, 4):
         raise ValueError(f"frames are {frames.dtype} {frames.shape}, expected uint8 (B, T, H, W, 3)")
     colours = _colours(shaped if shaped.ndim == 5 else shaped[None])
+    colours = np.require(colours, requirements=["C", "W"])  # torch refuses reversed arrays, warns of read-only ones
     return torch.from_numpy(colours).permute(0, 4, 1, 2, 3).to(torch.float32) / 127.5 - 1.0
 
 
