@@ -35,7 +35,8 @@ import webdataset
 from ingest import fastest, made_videos
 from report import report, row
 
-from tokenreel.datasets.clip_store import ClipWindows, open_or_ingest
+from tokenreel.datasets.clip_cache import open_or_ingest
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.ingest import IngestSettings
 from tokenreel.datasets.order import Order
 from tokenreel.datasets.shard_file import write_shard

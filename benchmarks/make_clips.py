@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tokenreel.datasets.clip_store import ClipWindows
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.data_source import DataSettings, open_data
 
 CLIP_FRAMES = 16

@@ -147,24 +147,27 @@ def order_over(
     rank: int = 0,
     world_size: int = 1,
     parts: int = 1,
+    usual_cost: int = 0,
 ) -> BucketOrder:
-    """An order in which a step of any bucket costs no more than one of the first, as far as can be.
+    """An order in which a step of any bucket costs no more than a usual one, as far as can be.
 
     Args:
         counts: Clips of each bucket.
         costs: What a clip of each costs, such as its pixels.
-        batch_size: Clips per step of the first bucket.
+        batch_size: Clips per step of a bucket of the usual cost.
         seed: See :class:`BucketOrder`, as the two that follow.
         rank: See there.
         world_size: See there.
         parts: Into which every rank cuts its clips of a step.
+        usual_cost: What a clip of the shape costs that ``batch_size`` is meant for, whether or not there are such
+            clips; 0: one of the first bucket.
 
     Raises:
         ValueError: If an argument is out of its range.
     """
-    least = world_size * parts
-    others = [max(least, batch_size * costs[0] // cost // least * least) for cost in costs[1:]]
-    buckets = [Bucket(count, size) for count, size in zip(counts, [batch_size, *others], strict=True)]
+    least, usual = world_size * parts, usual_cost or costs[0]
+    sizes = [batch_size if cost == usual else max(least, batch_size * usual // cost // least * least) for cost in costs]
+    buckets = [Bucket(count, size) for count, size in zip(counts, sizes, strict=True)]
     return BucketOrder(buckets, seed, rank, world_size)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from tokenreel.datasets.clip_store import ClipWindows
+from tokenreel.datasets.clip_windows import ClipWindows
 
 SAME = "same"
 

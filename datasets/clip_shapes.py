@@ -1,8 +1,10 @@
 """The clips of videos of several frame sizes and lengths: one set of windows for each shape."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-from tokenreel.datasets.clip_store import ClipStore, ClipWindows
+from tokenreel.datasets.clip_store import ClipStore
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.frame_fit import Size
 
 
@@ -54,6 +56,22 @@ def windows_by_shape(store: ClipStore, split: str, lengths: Sequence[int], hop: 
             if any(length <= count and (below is None or count < below) for count in frames):
                 found.append(ClipWindows(store, split, length, hop, size, below))
     return found or [ClipWindows(store, split, lengths[-1], hop)]
+
+
+def left_out_in_words(windows: ClipWindows) -> str:
+    """How many videos of their split clips leave out because of their shape; empty if none."""
+    height, width = windows.size
+    videos, split = windows.store.split(windows.records[0].split), windows.records[0].split
+    others = Counter(record.size for record in videos if record.size != windows.size)
+    parts = [f"{count} of {tall}x{wide}" for (tall, wide), count in others.items()]
+    if short := sum(record.size == windows.size and record.frames < windows.clip_frames for record in videos):
+        parts.append(f"{short} of less than {windows.clip_frames} frames")
+    if not parts:
+        return ""
+    return (
+        f"clips of {windows.clip_frames} frames of {height}x{width} from {len(windows.records)} videos of split "
+        f"{split!r}; left out are {' and '.join(parts)}"
+    )
 
 
 def shape_name(windows: ClipWindows) -> str:

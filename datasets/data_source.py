@@ -1,12 +1,15 @@
 """The videos a command works on: the user's folder, or the embedded world when none is named."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tokenreel.datasets.clip_shapes import parse_size
-from tokenreel.datasets.clip_store import ClipStore, ClipWindows, open_or_ingest
+from tokenreel.datasets.clip_cache import open_or_ingest
+from tokenreel.datasets.clip_groups import ClipGroups
+from tokenreel.datasets.clip_shapes import parse_size, windows_by_shape
+from tokenreel.datasets.clip_store import ClipStore
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.curation import NO_RULES, CurationRules
 from tokenreel.datasets.frame_fit import Size
 from tokenreel.datasets.ingest import Decoder, IngestSettings
@@ -112,16 +115,40 @@ def open_data(settings: DataSettings) -> ClipStore:
     return open_or_ingest(data, settings.ingest_settings(), settings.cache, part=settings.part)
 
 
-def held_out_windows(settings: DataSettings, clip_frames: int, one_per_video: bool) -> ClipWindows:
+def held_out_windows(
+    settings: DataSettings, clip_frames: int, one_per_video: bool, size: Size | None = None
+) -> ClipWindows:
     """Clips of the validation split, not overlapping; of the training split, and said so, where it has none.
+
+    Args:
+        settings: The videos.
+        clip_frames: Frames of a clip.
+        one_per_video: Only the first clip of each.
+        size: (height, width) of the frames, since they have one shape; default: the first of the settings.
 
     Raises:
         Errors of :func:`open_data`, and ValueError if no video is long enough.
     """
     store = open_data(settings)
-    split = store.held_out_split(clip_frames)
+    height, width = size or store.first_size
+    split = store.held_out_split(clip_frames, (height, width))
     if split != "val":
-        height, width = store.first_size
         print(f"no validation video of {height}x{width} has {clip_frames} frames: taking clips of split {split!r}")
     hop = max((record.frames for record in store.split(split)), default=1) if one_per_video else clip_frames
-    return ClipWindows(store, split, clip_frames, hop)
+    return ClipWindows(store, split, clip_frames, hop, size)
+
+
+def held_out_groups(store: ClipStore, lengths: Sequence[int]) -> ClipGroups[ClipWindows]:
+    """Clips of every shape of the validation split, not overlapping; of the training split where it has none.
+
+    Args:
+        store: The videos.
+        lengths: Frames of clips, from :func:`~tokenreel.datasets.clip_shapes.check_lengths`.
+
+    Raises:
+        ValueError: If no video is long enough.
+    """
+    split = store.held_out_split(lengths[-1])
+    if split != "val":
+        print(f"no validation video has {lengths[-1]} frames: taking clips of split {split!r}")
+    return ClipGroups(windows_by_shape(store, split, lengths, hop=lengths[0]))

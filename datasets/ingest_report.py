@@ -5,7 +5,7 @@ report = ingest_report(store)  # as JSON: what tools/prepare_dataset.py writes a
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from tokenreel.datasets.clip_record import REJECTED_FILE, SOURCES_FILE, ClipRecord
 from tokenreel.datasets.clip_splits import COPIES, leak_warning
 from tokenreel.datasets.clip_store import ClipStore
+from tokenreel.datasets.frame_fit import Size
 from tokenreel.datasets.origins import origins
 
 SECONDS = (0, 0.5, 1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -85,7 +86,7 @@ def ingest_report(store: ClipStore) -> dict[str, Any]:
             "sharpness": _histogram([s["sharpness"] for s in kept if s["sharpness"] is not None], SHARPNESS),
             "brightness": _histogram([stretch["brightness"] for stretch in kept], BRIGHTNESS),
             "source_fps": _histogram([source["source_fps"] for source in sources], RATES),
-            "resolution": _most_common(f"{s['source_width']}x{s['source_height']}" for s in sources),
+            "resolution": _most_common(f"{width}x{height}" for height, width in map(_upright, sources)),
         },
         "videos": [{**s, "stretches": [_without_picture(part) for part in s["stretches"]]} for s in sources],
     }
@@ -166,17 +167,19 @@ def _warnings(store: ClipStore, sources: list[dict[str, Any]]) -> Iterable[str]:
             f"{short / frames:.0%} of the frames are in shots of less than {USUAL_CLIP} frames, the usual clip, which "
             "training leaves out; use a higher --fps, or train with a shorter --clip-frames"
         )
-    small = [s for s in sources if min(s["source_height"] / height, s["source_width"] / width) < 1]
+    # Each video was brought to one size, of several the one nearest its shape.
+    brought = [(_upright(s), (s.get("height", height), s.get("width", width))) for s in sources]
+    small = [source for source, wanted in brought if source[0] < wanted[0] or source[1] < wanted[1]]
+    several = "their size" if store.info["settings"].get("others") else f"{width}x{height}"
     if len(small) > MANY * len(sources):
         yield (
-            f"{len(small)} of {len(sources)} videos are smaller than {width}x{height} and were enlarged; use a smaller "
-            "--size"
+            f"{len(small)} of {len(sources)} videos are smaller than {several} and were enlarged; use a smaller --size"
         )
-    cut_off = [_cut_off(source["source_height"], source["source_width"], height, width) for source in sources]
+    cut_off = [_cut_off(source, wanted) for source, wanted in brought]
     if np.mean(cut_off) > MUCH_CUT_OFF:
         yield (
-            f"the centre cut to {width}x{height} loses {np.mean(cut_off):.0%} of the picture on average; use a --width "
-            "that fits your videos"
+            f"the centre cut to {several} loses {np.mean(cut_off):.0%} of the picture on average; use a --width that "
+            "fits your videos, or --more-sizes"
         )
     for flag, words in FLAGS.items():
         found = {record.file for record in store.records if flag in record.flags}
@@ -193,7 +196,13 @@ FLAGS = {
 """What the flags of a record mean, in words."""
 
 
-def _cut_off(height: int, width: int, wanted_height: int, wanted_width: int) -> float:
-    """Share of the picture that a centre cut loses; turned pixels and pixel shapes are not reckoned with."""
-    source, wanted = width / height, wanted_width / wanted_height
-    return 1 - min(source, wanted) / max(source, wanted)
+def _upright(source: Mapping[str, Any]) -> Size:
+    """(height, width) of a video as it is shown; pixel shapes are not reckoned with."""
+    height, width = source["source_height"], source["source_width"]
+    return (width, height) if source.get("rotation", 0) % 180 else (height, width)
+
+
+def _cut_off(source: Size, wanted: Size) -> float:
+    """Share of the picture that a centre cut loses."""
+    shapes = source[1] / source[0], wanted[1] / wanted[0]
+    return 1 - min(shapes) / max(shapes)

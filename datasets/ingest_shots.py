@@ -92,8 +92,9 @@ def records_of(video: FoundVideo, answer: dict[str, Any], fps: float | None) -> 
         else _shot(whole, stretch, f"{video.key}-shot{next(shots):03}" if kept > 1 else video.key)
         for stretch in stretches
     ]
-    told = {name: facts[name] for name in ("codec", "source_height", "source_width", "source_fps", "damaged")}
-    told = {"file": video.name, **told, "fps": whole.fps, "frames": whole.frames, "stretches": []}
+    names = ("codec", "source_height", "source_width", "rotation", "source_fps", "damaged")
+    told = {"file": video.name, **{name: facts[name] for name in names}, "height": whole.height, "width": whole.width}
+    told |= {"fps": whole.fps, "frames": whole.frames, "stretches": []}
     samples = [(frame, value) for frame, value in answer["samples"]]
     return Source(stretches, records, samples, (whole.height, whole.width), told)
 

@@ -24,6 +24,7 @@ INFO = Path("meta/info.json")
 EPISODES = "meta/episodes.jsonl"
 FIELDS = re.compile(r"\{(video_key|episode_chunk|episode_index|chunk_index|file_index)(:0\dd)?\}")
 """What may stand in a path of ``info.json``: anything else could lead anywhere."""
+NUMBERS = ("episode_index", "chunk_index", "file_index")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,8 @@ class LeRobotSource:
             info = json.loads((root / INFO).read_text(encoding="utf-8"))
             version, features = str(info["codebase_version"]), info["features"]
             kinds = {str(name): str(feature["dtype"]) for name, feature in features.items()}
+            if int(info.get("chunks_size", 1000)) < 1:
+                raise ValueError("chunks_size is less than 1")
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"{root / INFO} cannot be read ({error!r}); download it again") from error
         if not re.match(r"v[23]\.", version):
@@ -147,19 +150,41 @@ class LeRobotSource:
         if f"videos/{camera}/file_index" not in episode:
             file = self._path("video_path", episode, camera)
             return file, VideoPlace(str((self.root / file).absolute()))
-        told = {name: episode[f"videos/{camera}/{name}"] for name in ("chunk_index", "file_index")}
-        file = self._path("video_path", told, camera)
-        begin, end = (float(episode[f"videos/{camera}/{name}_timestamp"]) for name in ("from", "to"))
-        return file, VideoPlace(str((self.root / file).absolute()), begin=begin, end=end)
+        begin, end = (self._said(episode, f"videos/{camera}/{name}_timestamp") for name in ("from", "to"))
+        file = self._path("video_path", self._numbers(episode, f"videos/{camera}"), camera)
+        return file, VideoPlace(str((self.root / file).absolute()), begin=float(begin), end=float(end))
+
+    def _numbers(self, episode: Mapping[str, Any], kind: str) -> dict[str, Any]:
+        """Chunk and file in which version 3 keeps something of an episode."""
+        return {name: self._said(episode, f"{kind}/{name}") for name in ("chunk_index", "file_index")}
+
+    def _said(self, episode: Mapping[str, Any], column: str) -> Any:
+        if episode.get(column) is None:
+            raise ValueError(
+                f"the episodes in {self.root / 'meta'} lack {column!r} of episode {episode['episode_index']}; download "
+                "them again"
+            )
+        return episode[column]
 
     def _path(self, template: str, numbers: Mapping[str, Any], camera: str = "") -> str:
         """A path of ``info.json`` filled in, relative to the root."""
-        pattern = str(self.info.get(template))
-        rest = FIELDS.sub("", pattern)
-        if "{" in rest or "}" in rest or ".." in PurePosixPath(rest).parts or PurePosixPath(rest).is_absolute():
+        known: dict[str, Any] = {"video_key": camera} if camera else {}
+        known |= {name: int(numbers[name]) for name in NUMBERS if name in numbers}
+        if "episode_index" in known:
+            known["episode_chunk"] = known["episode_index"] // int(self.info.get("chunks_size", 1000))
+        pattern = self.info.get(template)
+        rest, asked = FIELDS.sub("", str(pattern)), {match[1] for match in FIELDS.finditer(str(pattern))}
+        if not isinstance(pattern, str) or "{" in rest or "}" in rest:
             raise ValueError(f"{self.root / INFO}: {template} is {pattern!r}, expected one as LeRobot writes it")
-        chunk = numbers.get("episode_index", 0) // int(self.info.get("chunks_size", 1000))
-        return pattern.format(**{"video_key": camera, "episode_chunk": chunk, **_numbers(numbers)})
+        if missing := sorted(asked - set(known)):
+            raise ValueError(
+                f"{self.root / INFO}: {template} is {pattern!r}, but the episodes say no {', '.join(missing)}, only "
+                f"{', '.join(sorted(known))}; download the dataset again, all of one version"
+            )
+        path = PurePosixPath(pattern.format(**known))
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{self.root / INFO}: {template} is {pattern!r}, expected one as LeRobot writes it")
+        return str(path)
 
     def _actions(self, episodes: list[dict[str, Any]]) -> dict[int, list[Any]]:
         """The actions of each episode, one per frame; none where the dataset has none."""
@@ -182,7 +207,7 @@ class LeRobotSource:
     def _data_file(self, episode: Mapping[str, Any]) -> str:
         if "data/file_index" not in episode:
             return self._path("data_path", episode)
-        return self._path("data_path", {name: episode[f"data/{name}"] for name in ("chunk_index", "file_index")})
+        return self._path("data_path", self._numbers(episode, "data"))
 
     def _splits(self) -> dict[str, range]:
         """Episodes by split; what is all ``train`` says nothing."""
@@ -209,11 +234,6 @@ class LeRobotSource:
 def is_lerobot(path: Path) -> bool:
     """Whether a folder is a LeRobot dataset."""
     return (path / INFO).is_file()
-
-
-def _numbers(told: Mapping[str, Any]) -> dict[str, int]:
-    names = ("episode_index", "chunk_index", "file_index")
-    return {name: int(told[name]) for name in names if name in told}
 
 
 def _frame(row: tuple[int, Any]) -> int:

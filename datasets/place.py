@@ -23,6 +23,8 @@ SCHEMES = {
 """Stores that a URL may name, and the package that fsspec needs for each; ``file://`` is a folder. Others are refused:
 some schemes of fsspec, and of WebDataset, run what the URL says."""
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
+_CONTAINER_OF_ACCOUNT = re.compile(r"[a-z0-9$-]+@[A-Za-z0-9.-]+")
+"""What Azure's URLs begin with, ``container@account.dfs.core.windows.net``: neither is a secret."""
 
 
 class Place(ABC):
@@ -89,18 +91,22 @@ class LocalPlace(Place):
     def __init__(self, folder: Path) -> None:
         self.folder, self.text = folder, str(folder)
 
-    def child(self, name: str) -> "LocalPlace":  # noqa: D102
+    def child(self, name: str) -> "LocalPlace":
+        """The folder ``name`` in this one."""
         return LocalPlace(self.folder / name)
 
-    def read(self, name: str) -> bytes:  # noqa: D102
+    def read(self, name: str) -> bytes:
+        """The contents of a file; raises as `Place.read`."""
         return (self.folder / name).read_bytes()
 
-    def write(self, name: str, data: bytes) -> None:  # noqa: D102
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file beside its name and rename it, so that it is seen whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_file(self.folder / name) as file:
             file.write(data)
 
-    def create(self, name: str, data: bytes) -> bool:  # noqa: D102
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file unless it is there, by a hard link where the disk has those; returns whether it was written."""
         path, ready = self.folder / name, temporary_name(self.folder / name)
         if path.exists():
             return False
@@ -115,19 +121,23 @@ class LocalPlace(Place):
             ready.unlink(missing_ok=True)
         return True
 
-    def receive(self, name: str, path: Path) -> None:  # noqa: D102
+    def receive(self, name: str, path: Path) -> None:
+        """Copy a file to ``path``; raises as `Place.read`."""
         shutil.copyfile(self.folder / name, path)
 
-    def send(self, path: Path, name: str) -> None:  # noqa: D102
+    def send(self, path: Path, name: str) -> None:
+        """Copy a file here, whole or not at all."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_file(self.folder / name) as target, path.open("rb") as source:
             shutil.copyfileobj(source, target)
 
-    def size(self, name: str) -> int | None:  # noqa: D102
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None if it is missing."""
         path = self.folder / name
         return path.stat().st_size if path.is_file() else None
 
-    def sizes(self) -> dict[str, int]:  # noqa: D102
+    def sizes(self) -> dict[str, int]:
+        """Size in bytes of each file by name; empty if the folder is missing."""
         if not self.folder.is_dir():
             return {}
         found = {}
@@ -161,7 +171,8 @@ def open_place(where: "str | Path | Place") -> Place:
     if scheme not in SCHEMES or "::" in rest:
         known = ", ".join(f"{name}://" for name in ("file", *SCHEMES))
         raise ValueError(f"got the URL {where!r}, expected a folder or one of {known}, not chained by ::")
-    if "@" in rest.split("/")[0]:
+    host = rest.split("/")[0]
+    if "@" in host and not (SCHEMES[scheme] == "adlfs" and _CONTAINER_OF_ACCOUNT.fullmatch(host)):
         raise ValueError(
             f"got a {scheme}:// URL with a name or a password in it, which logs and models would keep; expected them "
             "in the store's own environment variables or files"
@@ -171,11 +182,6 @@ def open_place(where: "str | Path | Place") -> Place:
     from tokenreel.datasets.place_remote import RemotePlace
 
     return RemotePlace(f"{scheme}://{rest.rstrip('/')}")
-
-
-def is_url(where: "str | Path") -> bool:
-    """Whether it names a store and not a folder."""
-    return isinstance(where, str) and _URL.fullmatch(where) is not None and not where.lower().startswith("file://")
 
 
 def _check_no_url(where: str) -> None:

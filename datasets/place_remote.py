@@ -18,24 +18,32 @@ class RemotePlace(Place):
     """A folder in a store. It may be pickled, and used after a fork: connections are fsspec's, one per process.
 
     Credentials and endpoints come from where the store's own library looks for them (AWS_ACCESS_KEY_ID,
-    AWS_ENDPOINT_URL, ~/.aws, FSSPEC_S3_..., GOOGLE_APPLICATION_CREDENTIALS).
+    AWS_ENDPOINT_URL, ~/.aws, FSSPEC_S3_..., GOOGLE_APPLICATION_CREDENTIALS, AZURE_STORAGE_ACCOUNT_KEY).
     """
 
     def __init__(self, url: str) -> None:
         self.text, self.scheme = url, url.split("://")[0]
 
-    def child(self, name: str) -> "RemotePlace":  # noqa: D102
+    def child(self, name: str) -> "RemotePlace":
+        """The folder ``name`` in this one."""
         return RemotePlace(f"{self.text}/{name}")
 
-    def read(self, name: str) -> bytes:  # noqa: D102
+    def read(self, name: str) -> bytes:
+        """The contents of a file; raises as `Place.read`."""
         return self._tried(name, lambda store, path: store.cat_file(path))
 
-    def write(self, name: str, data: bytes) -> None:  # noqa: D102
-        # A put of one object is seen whole or not at all.
+    def write(self, name: str, data: bytes) -> None:
+        """Put one object, which is seen whole or not at all.
+
+        Raises:
+            ValueError: If the store can only be read.
+            OSError: If it cannot be written.
+        """
         self._check_writable()
         self._tried(name, lambda store, path: store.pipe_file(path, data))
 
-    def create(self, name: str, data: bytes) -> bool:  # noqa: D102
+    def create(self, name: str, data: bytes) -> bool:
+        """Put an object unless it is there; returns whether it is the one that stayed."""
         self._check_writable()
         if self.exists(name):
             return False
@@ -45,20 +53,24 @@ class RemotePlace(Place):
             return False
         return self.read(name) == data  # stores that know no "create" keep what came last
 
-    def receive(self, name: str, path: Path) -> None:  # noqa: D102
+    def receive(self, name: str, path: Path) -> None:
+        """Load an object down to ``path``; raises as `Place.read`."""
         self._tried(name, lambda store, remote: store.get_file(remote, str(path)))
 
-    def send(self, path: Path, name: str) -> None:  # noqa: D102
+    def send(self, path: Path, name: str) -> None:
+        """Load a file up, whole or not at all; raises as `write`."""
         self._check_writable()
         self._tried(name, lambda store, remote: store.put_file(str(path), remote))
 
-    def size(self, name: str) -> int | None:  # noqa: D102
+    def size(self, name: str) -> int | None:
+        """Bytes of an object; None if it is missing."""
         try:
             return int(self._tried(name, lambda store, path: store.info(path))["size"])
         except FileNotFoundError:
             return None
 
-    def sizes(self) -> dict[str, int]:  # noqa: D102
+    def sizes(self) -> dict[str, int]:
+        """Size in bytes of each object by name, listed anew; empty if the folder is missing."""
         try:
             found = self._tried("", lambda store, path: store.ls(path, detail=True, refresh=True))
         except FileNotFoundError:
@@ -93,7 +105,9 @@ class RemotePlace(Place):
         import fsspec
 
         try:
-            return fsspec.filesystem(self.scheme, use_listings_cache=False)
+            # A URL may name the account: abfs://container@account.dfs.core.windows.net/tokens.
+            told = fsspec.get_filesystem_class(self.scheme)._get_kwargs_from_urls(self.text)
+            return fsspec.filesystem(self.scheme, use_listings_cache=False, **told)
         except ImportError as error:
             raise ValueError(
                 f"{self.scheme}:// needs the package {SCHEMES[self.scheme]}, which is not installed; "

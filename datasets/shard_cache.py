@@ -26,7 +26,7 @@ class ShardCache:
     """A folder of copies. A shard is kept under its checksum, so that what changed in the store is never mixed up.
 
     Attributes:
-        folder: Where; made when needed.
+        folder: Where; made when needed. Tokenizers and captions lie there, too; they are few, and not counted.
         most_bytes: The shards used longest ago are removed when all are larger than this; the newest one stays.
     """
 
@@ -102,20 +102,26 @@ class ShardCache:
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
+        self._make_room(0, keep=path)  # of processes that load at the same time none knows what the others will need
 
-    def _make_room(self, needed: int) -> None:
-        """Remove what was used longest ago, so that ``needed`` bytes more stay within the bound."""
-        found = []
+    def _make_room(self, needed: int, keep: Path | None = None) -> None:
+        """Remove what was used longest ago, so that ``needed`` bytes more stay within the bound; never ``keep``."""
+        found, total = [], needed
         for path in (self.folder / "shards").iterdir():
-            writer = writer_of(path.name)
-            if ".tmp-" in path.name and (writer is None or process_lives(writer)):
-                continue  # another shard on its way, of another thread, process or machine
             try:
                 status = path.stat()
             except FileNotFoundError:  # removed by another process
                 continue
-            found.append((status.st_mtime, status.st_size, path))
-        total = needed + sum(size for _, size, _ in found)
+            if ".tmp-" in path.name:
+                writer = writer_of(path.name)
+                if writer is None or process_lives(writer):
+                    total += status.st_size  # another shard on its way, of another thread, process or machine
+                else:
+                    path.unlink(missing_ok=True)
+                continue
+            total += status.st_size
+            if path != keep:
+                found.append((status.st_mtime, status.st_size, path))
         for _, size, path in sorted(found):
             if total <= self.most_bytes:
                 return

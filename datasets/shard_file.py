@@ -15,7 +15,7 @@ import numpy as np
 from tokenreel.datasets.atomic_file import atomic_file
 from tokenreel.datasets.shard_block import Record, encode_block
 from tokenreel.datasets.shard_manifest import ShardEntry, ShardManifest
-from tokenreel.datasets.shard_table import REMEDY, block_key, check_sha256, read_blocks
+from tokenreel.datasets.shard_table import REMEDY, block_key, read_blocks
 
 _SHARD = re.compile(r"shard-(\d{6})\.tar")
 
@@ -61,34 +61,6 @@ def write_shard(path: Path, indices: np.ndarray, records: Sequence[Record], mani
             "command again"
         ) from error
     return shard_entry(path, clips=len(indices))
-
-
-def read_shard(path: Path, manifest: ShardManifest, verify: bool = False) -> tuple[np.ndarray, list[Record]]:
-    """Read a whole shard that the manifest lists.
-
-    Args:
-        path: The shard.
-        manifest: Lists it under ``path.name``.
-        verify: Also compare the file's sha256 with the manifest's.
-
-    Returns:
-        indices uint16 or uint32 (N, T', H', W') and their N records.
-
-    Raises:
-        FileNotFoundError: If the file is missing.
-        ValueError: If the file is not what the manifest says, or has a member that no shard has.
-    """
-    entry = {shard.name: shard for shard in manifest.shards}.get(path.name)
-    if entry is None:
-        raise ValueError(f"{path} is not in the manifest of split {manifest.split!r}")
-    if not path.is_file():
-        raise FileNotFoundError(missing_shard(path))
-    if (size := path.stat().st_size) != entry.bytes:
-        raise ValueError(wrong_size(path, size, entry))
-    if verify:
-        with path.open("rb") as file:
-            check_sha256(file, path, entry.sha256)
-    return read_clips(path, manifest, entry.clips)
 
 
 def read_clips(path: Path, manifest: ShardManifest, clips: int) -> tuple[np.ndarray, list[Record]]:

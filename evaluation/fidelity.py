@@ -44,7 +44,12 @@ def motion_kept(frames: np.ndarray, truth: np.ndarray) -> float:
     Raises:
         ValueError: If the shapes differ.
     """
-    error, total = movement_errors(frames, truth).sum(axis=0)
+    return share_kept(movement_errors(frames, truth))
+
+
+def share_kept(errors: np.ndarray) -> float:
+    """What :func:`motion_kept` says of clips of which :func:`movement_errors` are known, float64 (B, 2)."""
+    error, total = errors.sum(axis=0)
     return float(1.0 - error / total) if total else float("nan")
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from tokenreel.datasets.array_source import ArraySource
 from tokenreel.datasets.array_stream import ArrayStream
-from tokenreel.datasets.clip_store import ClipStore, open_or_ingest
+from tokenreel.datasets.clip_cache import open_or_ingest
+from tokenreel.datasets.clip_store import ClipStore
 from tokenreel.datasets.curation import CurationRules
 from tokenreel.datasets.found_video import VideoPlace
 from tokenreel.datasets.ingest import IngestSettings

@@ -60,6 +60,10 @@ def test_steps_of_all_shapes_cost_about_the_same() -> None:
     order = order_over([10, 10, 10], [100, 30, 900], batch_size=8, seed=0, world_size=2, parts=2)
     assert [bucket.per_step for bucket in order.buckets] == [8, 24, 4], "multiples of ranks times parts, at least one"
     assert order.clips_per_step == pytest.approx(30 / (10 / 8 + 10 / 24 + 10 / 4))
+    # Of the shape that was asked for first there may be no clips to train on: the cost of a step is still that.
+    order = order_over([10, 10], [400, 100], batch_size=8, seed=0, usual_cost=100)
+    assert [bucket.per_step for bucket in order.buckets] == [2, 8]
+    assert order_over([10], [400], batch_size=8, seed=0, usual_cost=100).buckets == [Bucket(10, 2)]
     with pytest.raises(ValueError, match="got no buckets"):
         BucketOrder([])
     with pytest.raises(ValueError, match="step is -1"):

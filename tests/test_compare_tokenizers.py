@@ -15,7 +15,7 @@ import pytest
 from accelerate.state import AcceleratorState
 from PIL import Image
 
-from tokenreel.datasets.clip_store import ClipWindows
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.data_source import DataSettings, held_out_windows, open_data
 from tokenreel.evaluation.description_length import residual_bits, residual_counts
 from tokenreel.evaluation.fidelity import psnr

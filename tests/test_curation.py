@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tokenreel.datasets.clip_cache import open_or_ingest
 from tokenreel.datasets.clip_record import ClipRecord
 from tokenreel.datasets.clip_splits import kinship, with_splits
-from tokenreel.datasets.clip_store import ClipStore, ClipWindows, open_or_ingest
+from tokenreel.datasets.clip_store import ClipStore
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.curation import NO_RULES, CurationRules, Stretch, stretches_of
 from tokenreel.datasets.frame_fit import Bars, FrameFit
 from tokenreel.datasets.frame_measures import FrameMeasures, difference_hash, sharpness_of, thumbnails_of

@@ -13,7 +13,7 @@ import torch
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from tokenreel.datasets.clip_store import ClipWindows
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.tools import doctor, evaluate, make_world, tokenize_dataset, train_gpt, train_tokenizer
 from tokenreel.training.batch_facts import batch_facts

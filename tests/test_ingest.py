@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokenreel.datasets import atomic_folder, clip_store, ingest_pool
+from tokenreel.datasets import atomic_folder, clip_cache, ingest_pool
+from tokenreel.datasets.clip_cache import open_or_ingest
 from tokenreel.datasets.clip_record import ClipRecord
 from tokenreel.datasets.clip_splits import with_duplicates, with_splits
-from tokenreel.datasets.clip_store import ClipStore, open_or_ingest
+from tokenreel.datasets.clip_store import ClipStore
 from tokenreel.datasets.found_video import unique_keys
 from tokenreel.datasets.ingest import IngestSettings
 from tokenreel.datasets.video_folder import VideoFolder
@@ -101,7 +102,7 @@ def test_second_run_opens_the_store_until_something_changes(tmp_path: Path, monk
     make(root, "a.mkv", "b.mkv")
     first = stored(root, tmp_path / "cache")
     with monkeypatch.context() as patch:
-        patch.setattr(clip_store, "ingest", lambda *_: pytest.fail("decoded again"))
+        patch.setattr(clip_cache, "ingest", lambda *_: pytest.fail("decoded again"))
         assert stored(root, tmp_path / "cache").fingerprint == first.fingerprint
         again = replace(SMALL, workers=1, time_limit=5)
         assert stored(root, tmp_path / "cache", again).path == first.path
@@ -262,14 +263,14 @@ def test_faster_process_wins_and_the_dead_are_removed(tmp_path: Path, monkeypatc
     dead, alive, elsewhere = (cache / f"x.tmp-{n}" for n in (f"999999999-{host}", f"1-{host}", "999999999-far"))
     for folder in (dead, alive, elsewhere):
         folder.mkdir()
-    real = clip_store.ingest
+    real = clip_cache.ingest
 
     def slow(*arguments: Any) -> None:
         real(*arguments)
         shutil.copytree(aside, original.path)
         (original.path / "winner").touch()
 
-    monkeypatch.setattr(clip_store, "ingest", slow)
+    monkeypatch.setattr(clip_cache, "ingest", slow)
     assert stored(tmp_path / "set", cache).records == original.records
     assert (original.path / "winner").exists()
     assert {item.name for item in cache.iterdir()} == {original.path.name, alive.name, elsewhere.name}

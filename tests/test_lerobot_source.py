@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokenreel.datasets.clip_store import ClipStore, open_or_ingest
+from tokenreel.datasets.clip_cache import open_or_ingest
+from tokenreel.datasets.clip_store import ClipStore
 from tokenreel.datasets.ingest import IngestSettings
 from tokenreel.datasets.lerobot_source import LeRobotSource
 from tokenreel.datasets.video_source import video_source
@@ -181,16 +182,29 @@ def test_what_is_missing_is_told(tmp_path: Path) -> None:
         ({"video_path": "/etc/{video_key}"}, "expected one as LeRobot writes it"),
         ({"video_path": "{video_key.__class__}.mp4"}, "expected one as LeRobot writes it"),
         ({"video_path": "{episode_index:0999999999d}"}, "expected one as LeRobot writes it"),
-        ({"video_path": None}, "no such|there is no file|cannot be read|expected"),
+        ({"video_path": None}, "video_path is None, expected one as LeRobot writes it"),
+        (
+            {"video_path": "videos/{video_key}/file-{file_index:03d}.mp4"},
+            "but the episodes say no file_index, only episode_chunk, episode_index, video_key; download",
+        ),
+        ({"data_path": "data/{video_key}.parquet"}, "data_path is .* but the episodes say no video_key"),
+        ({"chunks_size": 0}, "cannot be read .*chunks_size"),
     ],
 )
 def test_strange_descriptions_are_refused(tmp_path: Path, changed: dict[str, Any], complaint: str) -> None:
     root = make(tmp_path / "robot", "v2.1", **changed)
-    if changed == {"video_path": None}:
-        assert len(video_source(root).describe()[1]) == 4
-        return
     with pytest.raises(ValueError, match=complaint):
         video_source(root).describe()
+
+
+def test_an_episode_that_says_too_little_is_named(tmp_path: Path) -> None:
+    root = make(tmp_path / "robot", "v3.0")
+    table = root / "meta/episodes/chunk-000/file-000.parquet"
+    rows = pytest.importorskip("pyarrow.parquet").read_table(table).to_pylist()
+    for column in (f"videos/{TOP}/from_timestamp", f"videos/{TOP}/chunk_index", "data/chunk_index"):
+        write_table(table, [{name: value for name, value in row.items() if name != column} for row in rows])
+        with pytest.raises(ValueError, match=rf"lack '{column}' of episode 0; download"):
+            video_source(root).describe()
 
 
 def test_new_files_change_the_fingerprint_and_a_missing_package_is_named(

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tokenreel.datasets.clip_cache import open_or_ingest
 from tokenreel.datasets.clip_record import ClipRecord
 from tokenreel.datasets.clip_splits import leaks, with_splits
-from tokenreel.datasets.clip_store import ClipStore, ClipWindows, open_or_ingest
+from tokenreel.datasets.clip_store import ClipStore
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.data_source import DataSettings
 from tokenreel.datasets.ingest import IngestSettings
 from tokenreel.datasets.metadata_files import read_metadata_file

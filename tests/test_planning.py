@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from tokenreel.datasets.clip_store import open_or_ingest
+from tokenreel.datasets.clip_cache import open_or_ingest
 from tokenreel.datasets.data_source import DataSettings
 from tokenreel.datasets.store_sample import write_store_sample
 from tokenreel.datasets.video_writer import write_video

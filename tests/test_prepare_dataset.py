@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenreel.datasets.clip_store import open_or_ingest
+from tokenreel.datasets.clip_cache import open_or_ingest
 from tokenreel.datasets.data_source import DataSettings, open_data
 from tokenreel.datasets.ingest_page import ingest_page
 from tokenreel.datasets.ingest_report import _histogram, ingest_report

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokenreel.datasets.clip_store import open_or_ingest
+from tokenreel.datasets.clip_cache import open_or_ingest
 from tokenreel.datasets.decoding import load_video
 from tokenreel.datasets.gameplay import GameplaySettings, play
 from tokenreel.datasets.ingest import IngestSettings

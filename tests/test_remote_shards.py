@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from tokenreel.datasets import place_remote
-from tokenreel.datasets.atomic_file import temporary_name
+from tokenreel.datasets.atomic_file import host_name, temporary_name
 from tokenreel.datasets.place import LocalPlace, open_place
+from tokenreel.datasets.place_remote import RemotePlace
 from tokenreel.datasets.shard_cache import ShardCache
 from tokenreel.datasets.shard_job import ShardPlan, finish, finished_shard, put_shard, store_plan, unfinished
 from tokenreel.datasets.shard_manifest import ShardManifest, shard_name
@@ -237,6 +238,29 @@ def read_some(url: str, cache: Path, seed: int, results: Any) -> None:
     results.put(bool((shards.batch(numbers)[0] == INDICES[numbers]).all()))
 
 
+def test_copies_of_several_processes_together_stay_within_the_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fsspec", reason="fsspec is not installed: pip install tokenreel[remote]")
+    url = f"memory://{uuid.uuid4().hex}"
+    manifest = write_job(f"{url}/train", make_plan())
+    cache = ShardCache(tmp_path / "cache", most_bytes=manifest.shards[0].bytes + 1)
+    (cache.folder / "shards").mkdir(parents=True)
+    dead = cache.folder / "shards" / f"x.tar.tmp-999999999-{host_name()}"
+    dead.write_bytes(b"half")
+    other = cache.folder / "shards" / f"{'f' * 64}.tar"  # which another process loads while this one loads its own
+    receive = RemotePlace.receive
+
+    def together(place: RemotePlace, name: str, path: Path) -> None:
+        receive(place, name, path)
+        if path.parent == other.parent:
+            other.write_bytes(b"0" * manifest.shards[1].bytes)
+
+    monkeypatch.setattr(RemotePlace, "receive", together)
+    assert (TokenShards.open(url, cache=cache).clip(0)[0] == INDICES[0]).all()
+    assert [path.name for path in (cache.folder / "shards").iterdir()] == [f"{manifest.shards[0].sha256}.tar"]
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_processes_share_copies(web: tuple[str, Path], tmp_path: Path) -> None:
     url, folder = web
@@ -286,6 +310,7 @@ def test_a_store_that_fails_for_a_moment_is_asked_again(tmp_path: Path, monkeypa
         ("simplecache::s3://bucket/x", "expected a folder, or a URL"),
         ("filecache::pipe:touch executed", "expected a folder, or a URL"),
         ("s3://key:secret@bucket/x", "a name or a password in it"),
+        ("abfs://container:secret@account.dfs.core.windows.net/x", "a name or a password in it"),
         ("http://server/x?token=1", r"without \? and #"),
         (Path("s3://bucket/tokens"), "such as s3://bucket/tokens"),
         ("reference://x", "expected a folder or one of file://"),
@@ -304,6 +329,36 @@ def test_a_file_url_and_odd_folder_names_are_folders(tmp_path: Path) -> None:
     assert isinstance(open_place(f"file://{tmp_path}"), LocalPlace)
     for name in ("a:b", "C:\\tokens", "with space"):
         assert isinstance(open_place(name), LocalPlace)
+
+
+def test_a_url_of_azure_may_name_its_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    fsspec = pytest.importorskip("fsspec", reason="fsspec is not installed: pip install tokenreel[remote]")
+    memory = fsspec.get_filesystem_class("memory")
+
+    class Azure(memory):  # type: ignore[misc, valid-type]
+        """A store that finds its account in the URL, as adlfs does."""
+
+        protocol, accounts = "abfs", []
+
+        def __init__(self, *, account_name: str = "", **options: Any) -> None:
+            super().__init__(**options)
+            Azure.accounts.append(account_name)
+
+        @staticmethod
+        def _get_kwargs_from_urls(url: str) -> dict[str, str]:
+            return {"account_name": url.split("@")[1].split(".")[0]} if "@" in url else {}
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            host, _, rest = path.removeprefix("abfs://").strip("/").partition("/")
+            return f"/{host.split('@')[0]}/{rest}".rstrip("/")
+
+    monkeypatch.setattr(fsspec, "get_filesystem_class", lambda scheme: Azure)
+    monkeypatch.setattr(fsspec, "filesystem", lambda scheme, **options: Azure(**options))
+    name = uuid.uuid4().hex
+    open_place(f"abfs://{name}@account.dfs.core.windows.net/tokens").write("a", b"data")
+    assert open_place(f"abfs://{name}/tokens").read("a") == b"data"
+    assert set(Azure.accounts) == {"account", ""}
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from tokenreel.datasets.clip_shapes import check_lengths, parse_size, windows_by_shape
-from tokenreel.datasets.clip_store import ClipStore, ClipWindows
+from tokenreel.datasets.clip_store import ClipStore
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.decoding import load_video
 from tokenreel.datasets.frame_fit import Bars, FrameFit
 from tokenreel.datasets.token_shards import TokenShards, splits

@@ -13,7 +13,8 @@ from accelerate.state import AcceleratorState
 from PIL import Image
 
 from tokenreel.datasets.clip_passes import Augmentation, ClipPasses
-from tokenreel.datasets.clip_store import ClipStore, ClipWindows
+from tokenreel.datasets.clip_store import ClipStore
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.tools import inspect_shards, make_world, tokenize_dataset, train_gpt, train_tokenizer
 

@@ -18,7 +18,7 @@ import pytest
 import webdataset
 
 from tokenreel.datasets import token_shards
-from tokenreel.datasets.shard_file import read_shard, shard_entry, write_shard
+from tokenreel.datasets.shard_file import read_clips, shard_entry, write_shard
 from tokenreel.datasets.shard_job import (
     ShardPlan,
     finish,
@@ -91,7 +91,7 @@ def test_round_trip(tmp_path: Path, codebook_size: int, dtype: str) -> None:
     indices, records = make_clips(codebook_size)
     manifest = run_job(tmp_path / "train", make_plan(codebook_size), codebook_size)
     assert [shard.clips for shard in manifest.shards] == [10, 10, 7]
-    stored, _ = read_shard(tmp_path / "train" / shard_name(2), manifest, verify=True)
+    stored, _ = read_clips(tmp_path / "train" / shard_name(2), manifest, 7)
     assert stored.dtype == dtype and (stored == indices[20:]).all()
 
     opened = TokenShards.open(tmp_path, "train", TOKENIZER, verify=True)
@@ -304,7 +304,7 @@ def test_any_flipped_bit_is_an_error_or_valid_data(shards: Path) -> None:
         flipped[place] ^= 1 << int(random.integers(8))
         shard.write_bytes(flipped)
         try:
-            indices, _ = read_shard(shard, manifest)
+            indices, _ = read_clips(shard, manifest, 10)
         except ValueError as error:
             assert "shard-000000.tar" in str(error)
             outcomes["error"] += 1
@@ -397,7 +397,7 @@ def test_hostile_shards_are_refused_and_nothing_is_executed(tmp_path: Path, case
     manifest = replace(make_plan().manifest, videos=1, shards=(shard_entry(shard, clips=3),))
     manifest.save(shard.parent)
     with pytest.raises(ValueError, match=rf"shard-000000\.tar: {what}.*delete the shard"):
-        read_shard(shard, manifest, verify=True)
+        read_clips(shard, manifest, 3)
     with pytest.raises(ValueError, match=r"clips 0\.\.2: "):
         TokenShards.open(tmp_path, verify=True).batch([0])
     assert not canary.exists()

@@ -26,7 +26,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tokenreel.datasets.atomic_file import atomic_file
-from tokenreel.datasets.clip_store import ClipStore, ClipWindows
+from tokenreel.datasets.clip_store import ClipStore
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.data_source import DataSettings, open_data
 from tokenreel.evaluation.plots import scatter_plot
 from tokenreel.tokenizer import TokenizerConfig

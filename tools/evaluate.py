@@ -28,6 +28,7 @@ from rich.console import Console
 from tyro.conf import OmitArgPrefixes, Suppress
 
 from tokenreel.datasets.atomic_file import atomic_file
+from tokenreel.datasets.clip_shapes import left_out_in_words
 from tokenreel.datasets.data_source import DataSettings
 from tokenreel.evaluation.card import Card
 from tokenreel.evaluation.card_page import Strip, card_page
@@ -39,6 +40,7 @@ from tokenreel.tools.judged_model import JudgedModel, held_out_clips, judged_mod
 from tokenreel.tools.judging_networks import JudgingNetworks
 from tokenreel.tools.model_card import Judges, model_card, model_strips, write_model_figures
 from tokenreel.tools.model_findings import Findings, drift, memory, world
+from tokenreel.tools.sample_prompts import known_size
 from tokenreel.training.command_line import run_tool
 from tokenreel.training.hardware import DeviceName, describe_hardware, pick_device
 from tokenreel.training.run_folder import check_writable
@@ -77,6 +79,9 @@ class Config(SamplingSettings):
     """Folder or hub id of the model's text encoder, where it is no longer found under the name that training knew."""
     data: Path | None = None
     """Folder of videos; default: what the model was trained on."""
+    frame_size: str = ""
+    """HEIGHTxWIDTH of the clips to judge, of a model trained on several sizes: a card is about one; default: the
+    first. What it leaves out is told in its notes."""
     frames: Path | None = None
     """Judge the videos in this folder instead of a model."""
     against: Path | None = None
@@ -121,6 +126,7 @@ def evaluate(config: Config) -> None:
 def _evaluate_model(config: Config) -> None:
     begin, device = time.perf_counter(), pick_device(config.device)
     model = VideoModel.from_pretrained(config.model, device, config.text_encoder)
+    size = known_size(config.frame_size, model)
     most = model.window - model.tokenizer.config.stride[0]
     if config.prompt_frames > most:
         raise ValueError(
@@ -129,11 +135,11 @@ def _evaluate_model(config: Config) -> None:
         )
     model.check_lengths(config.prompt_frames, model.window - config.prompt_frames)
     config.check_codebook(model.gpt.config.head_sizes)
-    measures = standard_measures(min(model.frame_size)) + config.networks.lpips(device)
+    measures = standard_measures(min(size)) + config.networks.lpips(device)
     networks, classifier = config.networks.feature_networks(device), config.networks.classifier_network(device)
     judges = Judges(measures, networks, classifier, config.cache / "features")
     source = DataSettings.of_model(data_of(config.model), config.data, config.cache)
-    clips = held_out_clips(source, model.window, config.clips)
+    clips = held_out_clips(source, model.window, config.clips, size)
     check_writable(config.out)
 
     judged = judged_model(model, clips, config.prompt_frames, config, config.seed, config.best_of)
@@ -144,7 +150,8 @@ def _evaluate_model(config: Config) -> None:
     title = f"{config.model} on {len(judged.truth)} clips of split {card.protocol['split']}"
     further = _further(config, model, judged, source, root)
     figures = [*card.figures, *(figure for findings in further for figure in findings.figures)]
-    card = replace(card, figures=figures, notes=[note for findings in further for note in findings.notes])
+    notes = [f"judged are {words}"] if (words := left_out_in_words(clips[0])) else []
+    card = replace(card, figures=figures, notes=[*notes, *(note for findings in further for note in findings.notes)])
     strips = model_strips(judged, shown, config.prompt_frames) + [strip for each in further for strip in each.strips]
     _write(config, card, title, strips, time.perf_counter() - begin)
     Console().print(*model_tables(result), f"these are in {short}", sep="\n", highlight=False, soft_wrap=True)

@@ -1,6 +1,7 @@
 """What a GPT trains on, looked at before training: its splits, its tokenizer, what its clips are told."""
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Protocol
 
@@ -76,6 +77,16 @@ def open_shards(settings: ShardSettings, split: str, tokenizer: str | None = Non
             "be loaded over and over; raise --cache-gib"
         )
     return groups
+
+
+def usual_tokens(shards: ClipGroups[TokenShards]) -> int:
+    """Indices of a clip of the frame size that was asked for first, of which there may be no training clip."""
+    manifest = shards.first.manifest
+    data = manifest.source.get("data") or {}
+    if "size" not in data:
+        return math.prod(manifest.grid)
+    sides = max(group.manifest.clip_frames for group in shards.groups), data["size"], data.get("width") or data["size"]
+    return math.prod(length // step for length, step in zip(sides, manifest.stride, strict=True))
 
 
 def open_captions(settings: ShardSettings) -> CaptionTable:

@@ -17,7 +17,7 @@ from tokenreel.datasets.exposure import ExposureLedger
 from tokenreel.datasets.token_shards import TokenShards
 from tokenreel.tokenizer import VideoTokenizer, fingerprint
 from tokenreel.tokenizer.pretrained import read_judgement
-from tokenreel.tools.gpt_data import of_known_shapes, open_captions, open_shards, validation_split
+from tokenreel.tools.gpt_data import of_known_shapes, open_captions, open_shards, usual_tokens, validation_split
 from tokenreel.tools.gpt_settings import Config, cure
 from tokenreel.tools.parents import start_gpt
 from tokenreel.tools.training_samples import JUDGED, TrainingSamples
@@ -82,6 +82,7 @@ class GPTStage:
             ranks.rank(),
             ranks.world_size(),
             config.accumulate,
+            usual_tokens(shards),
         )
         self._trained = 0.0  # seconds since the last validation
         self.parent = started_from(config, partial(start_gpt, self.model, tokenizer))

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tokenreel.datasets.clip_store import ClipStore, open_or_ingest
+from tokenreel.datasets.clip_cache import open_or_ingest
+from tokenreel.datasets.clip_store import ClipStore
 from tokenreel.datasets.curation import NO_RULES
 from tokenreel.datasets.ingest import IngestSettings
 from tokenreel.evaluation.card import REAL, Card, Figure

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenreel.datasets.clip_store import ClipWindows
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.data_source import DataSettings, held_out_windows
+from tokenreel.datasets.frame_fit import Size
 from tokenreel.generation import VideoModel
 from tokenreel.tokenizer.frames import to_frames, to_video
 from tokenreel.transformer import ClipConditions, SamplingSettings, sample_indices
@@ -42,11 +43,11 @@ class JudgedModel(NamedTuple):
     sampling_tokens_per_s: float
 
 
-def held_out_clips(source: DataSettings, clip_frames: int, count: int) -> tuple[ClipWindows, np.ndarray]:
-    """Held-out clips and the numbers of those to judge, evenly spread: one per video if there are enough videos."""
-    windows = held_out_windows(source, clip_frames, one_per_video=True)
+def held_out_clips(source: DataSettings, clip_frames: int, count: int, size: Size) -> tuple[ClipWindows, np.ndarray]:
+    """Held-out clips of one size and the numbers of those to judge, spread evenly: one per video if that is enough."""
+    windows = held_out_windows(source, clip_frames, one_per_video=True, size=size)
     if len(windows) < count:
-        windows = ClipWindows(windows.store, windows.records[0].split, clip_frames, clip_frames)
+        windows = ClipWindows(windows.store, windows.records[0].split, clip_frames, clip_frames, size)
     return windows, np.linspace(0, len(windows) - 1, min(count, len(windows))).round().astype(int)
 
 
@@ -101,7 +102,10 @@ def reference_clips(windows: ClipWindows, chosen: np.ndarray, count: int) -> tup
     used = {windows.location(clip)[0].file for clip in chosen}
     own = windows.records[0].split
     for split in dict.fromkeys((own, "train")):
-        others = ClipWindows(windows.store, split, windows.clip_frames, windows.clip_frames)
+        try:
+            others = ClipWindows(windows.store, split, windows.clip_frames, windows.clip_frames, windows.size)
+        except ValueError:  # no training video of this shape
+            continue
         free = [number for number in range(len(others)) if others.location(number)[0].file not in used]
         if len(free) >= (len(chosen) if split != "train" else 2):
             picked = np.linspace(0, len(free) - 1, min(count, len(free))).round().astype(int)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from tokenreel.datasets.clip_store import ClipWindows
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.data_source import DataSettings
 from tokenreel.evaluation.card import Figure
 from tokenreel.evaluation.card_page import Strip
@@ -50,7 +50,10 @@ def memory(model: VideoModel, judged: JudgedModel, source: DataSettings, prompt_
     """Whether the samples repeat training clips. Nothing where the judged clips are training clips themselves."""
     if judged.windows.records[0].split == "train":
         return Findings()
-    windows = training_windows(source, model.window, hop=model.tokenizer.config.stride[0])
+    try:
+        windows = training_windows(source, model.window, model.tokenizer.config.stride[0], judged.windows.size)
+    except ValueError:
+        return Findings(notes=["memorization is not judged: no training video is of this shape and as long as a clip"])
     made, real = judged.samples[0][:, prompt_frames:], judged.reconstruction[:, prompt_frames:]
     by_pixels = memorization_of_pixels(made, real, pixel_blocks(windows, prompt_frames))
     by_tokens = _memory_of_tokens(model, judged, windows, prompt_frames)
@@ -85,7 +88,7 @@ def world(
 ) -> Findings:
     """Tests of the world that the model was trained on; nothing if it is none of ours, or brought to another rate."""
     known = world_of(folder)
-    height, width = model.frame_size
+    height, width = judged.windows.size
     if known is None or prompt_frames < LEAST_PROMPT or height != width or known.get("fps", model.fps) != model.fps:
         return Findings()
     clips = min(len(judged.truth), WORLD_CLIPS)

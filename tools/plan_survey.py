@@ -11,7 +11,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from tokenreel.datasets.clip_store import ClipStore, ClipWindows
+from tokenreel.datasets.clip_store import ClipStore
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.tokenizer import PRESETS, VideoTokenizer
 from tokenreel.tokenizer.frames import to_video
 from tokenreel.tokenizer.objective import TokenizerObjective

@@ -57,6 +57,8 @@ def _options(config: Config, store: ClipStore) -> str:
     options = {"size": config.size, "width": config.width, "fps": config.fps}
     usual = DataSettings()
     changed = [f"--{name} {value:g}" for name, value in options.items() if value != getattr(usual, name)]
+    if config.more_sizes:
+        changed.append(f"--more-sizes {' '.join(config.more_sizes)}")
     return " ".join([f"--data {quoted(store.path)}", *changed])
 
 

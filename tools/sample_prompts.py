@@ -28,17 +28,21 @@ def read_prompts(config: Config, count: int, model: VideoModel, more: int) -> tu
             "leave it out, or use --prompt-frames 0"
         )
     if needed == 0:
-        empty = np.zeros((count, 0, *_size_from_nothing(config, model), 3), dtype=np.uint8)
+        empty = np.zeros((count, 0, *known_size(config.frame_size, model), 3), dtype=np.uint8)
         return empty, [ClipConditions()] * count
     return _from_input(config, count, model, needed) if config.input else _from_validation(config, count, model)
 
 
-def _size_from_nothing(config: Config, model: VideoModel) -> Size:
-    """Of frames without a prompt that tells it."""
-    size = parse_size(config.frame_size) if config.frame_size else model.frame_size
+def known_size(asked: str, model: VideoModel) -> Size:
+    """(height, width) of ``HEIGHTxWIDTH``, the model's first if that is empty.
+
+    Raises:
+        ValueError: If it was trained on no such frames.
+    """
+    size = parse_size(asked) if asked else model.frame_size
     if size not in model.frame_sizes:
         known = " or ".join(f"{height}x{width}" for height, width in model.frame_sizes)
-        raise ValueError(f"frame_size {config.frame_size}: expected {known}, the sizes this model was trained on")
+        raise ValueError(f"frame_size {asked}: expected {known}, the sizes this model was trained on")
     return size
 
 
@@ -58,7 +62,7 @@ def _from_input(config: Config, count: int, model: VideoModel, needed: int) -> t
 def _from_validation(config: Config, count: int, model: VideoModel) -> tuple[np.ndarray, list[ClipConditions]]:
     """Clips of the validation split in a fixed shuffled order, and what is known of them: sample i is of clip i."""
     source = DataSettings.of_model(data_of(config.model), config.data, config.cache)
-    windows = held_out_windows(source, model.window, one_per_video=False)
+    windows = held_out_windows(source, model.window, one_per_video=False, size=model.frame_size)
     order = np.random.default_rng(0).permutation(len(windows))
     clips = order[np.arange(count) % len(order)]
     known = model.gpt.config.conditions

@@ -23,7 +23,8 @@ from typing import Any
 
 from tokenreel.datasets.clip_passes import Augmentation, ClipPasses
 from tokenreel.datasets.clip_shapes import check_lengths, shape_name, shapes_in_words, windows_by_shape
-from tokenreel.datasets.clip_store import ClipStore, ClipWindows
+from tokenreel.datasets.clip_store import ClipStore
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.condition_facts import condition_facts
 from tokenreel.datasets.data_source import DataSettings, open_data
 from tokenreel.datasets.file_lock import file_lock

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokenreel.datasets.clip_store import ClipWindows
+from tokenreel.datasets.clip_shapes import left_out_in_words
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.data_source import DataSettings, held_out_windows, open_data
 from tokenreel.evaluation.description_length import residual_bits, residual_counts
 from tokenreel.evaluation.fidelity import psnr
@@ -77,8 +78,10 @@ def figures_of(home: Path, source: DataSettings, clips: int, device: DeviceName)
     """
     model = VideoModel.from_pretrained(home / "gpt", pick_device(device))
     tokenizer, grid, window = model.tokenizer, model.gpt.config.grid, model.window
-    held_out = held_out_windows(source, window, one_per_video=False)
-    train = ClipWindows(open_data(source), "train", window, hop=window)
+    held_out = held_out_windows(source, window, one_per_video=False, size=model.frame_size)
+    train = ClipWindows(open_data(source), "train", window, window, model.frame_size)
+    if words := left_out_in_words(held_out):
+        print(f"compared on {words}")
     read = _read(tokenizer, held_out, _spread(held_out, clips))
     fitted = _read(tokenizer, train, _spread(train, clips)).residuals
     usage = CodebookUsage(tokenizer.config.codebook_size)

@@ -1,6 +1,7 @@
 """The first training: a tokenizer, its clips, how it is judged and saved."""
 
 import math
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,10 +15,10 @@ from tokenreel.datasets.bucket_order import order_over
 from tokenreel.datasets.clip_groups import ClipGroups
 from tokenreel.datasets.clip_shapes import windows_by_shape
 from tokenreel.datasets.clip_store import ClipStore
-from tokenreel.datasets.data_source import held_out_windows
+from tokenreel.datasets.data_source import held_out_groups
 from tokenreel.datasets.exposure import ExposureLedger
 from tokenreel.datasets.video_writer import write_video
-from tokenreel.evaluation.fidelity import motion_kept, psnr
+from tokenreel.evaluation.fidelity import MOST_DECIBELS, movement_errors, psnr, share_kept
 from tokenreel.evaluation.film_strip import side_by_side, write_film_strip
 from tokenreel.tokenizer import CodebookUsage, VideoTokenizer
 from tokenreel.tokenizer.frames import to_frames, to_video
@@ -56,15 +57,17 @@ class TokenizerStage:
             ranks.rank(),
             ranks.world_size(),
             config.accumulate,
+            config.clip_frames * math.prod(store.first_size),
         )
         self.model = TokenizerObjective(VideoTokenizer(config.model), config.loss)
         self.parent = started_from(config, partial(start_tokenizer, self.model.tokenizer))
         if config.train == "decoder":
             self.model.tokenizer.freeze_encoding()
         self.usage = CodebookUsage(config.model.codebook_size)
-        held_out = held_out_windows(config, config.clip_frames, one_per_video=False)
+        held_out = held_out_groups(store, config.clip_lengths)
         spread = np.linspace(0, len(held_out) - 1, min(VALIDATION_CLIPS, len(held_out))).round().astype(int)
-        self.truth = held_out.batch(spread)
+        self.truth: list[np.ndarray] = [held_out.batch(part) for part in held_out.batches(spread, VALIDATION_CLIPS)]
+        """Clips of the validation, uint8 (B, T, H, W, 3) of each shape."""
         self.judged: dict[str, float] = {}
         """What the last validation found."""
 
@@ -105,19 +108,10 @@ class TokenizerStage:
     def evaluate(self, step: int, folder: Path) -> Evaluation:
         """PSNR on held-out clips and what follows from it; the same few clips reconstructed, as picture and video."""
         usage = CodebookUsage(self.config.model.codebook_size)
-        tokenizer, mine = self.model.tokenizer, ranks.own_cut(self.truth)
-        device, at_once = next(tokenizer.parameters()).device, ranks.share(self.config.batch_size, 1)
-        pieces = [np.empty((0, *self.truth.shape[1:]), np.uint8)]
-        for begin in range(0, len(mine), at_once):
-            indices = tokenizer.encode(to_video(mine[begin : begin + at_once]).to(device))
-            usage.update(indices)
-            pieces.append(to_frames(tokenizer.decode(indices)))
-        usage.counts = summed(usage.counts.to(device))
-        rows = torch.from_numpy(np.concatenate(pieces)).flatten(1).to(device)
-        frames = gathered(rows).cpu().numpy().reshape(self.truth.shape)
-        found = float(psnr(frames, self.truth).clip(max=100).mean())
-        self.judged = {"psnr": found, "motion_kept": motion_kept(frames, self.truth)}
-        self.judged = {name: value for name, value in self.judged.items() if math.isfinite(value)}
+        frames = [self._reconstructed(truth, usage) for truth in self.truth]
+        usage.counts = summed(usage.counts.to(next(self.model.parameters()).device))
+        self.judged = _judged(frames, self.truth)
+        found = self.judged["psnr"]
         metrics: dict[str, float | str] = {f"val/{name}": value for name, value in self.judged.items()}
         metrics |= {"val/perplexity": usage.perplexity, **self._data_facts(step)}
         before = self.exposures((step - 1) // self.config.evaluate_every * self.config.evaluate_every)
@@ -128,7 +122,19 @@ class TokenizerStage:
         verdict, told = self.model.judge(found, step / self.config.steps)
         if told is not None:
             metrics["warning" if verdict == "go back" else "note"] = told
-        return Evaluation(metrics, partial(self._show, frames, step, folder), verdict)
+        return Evaluation(metrics, partial(self._show, frames[0], step, folder), verdict)
+
+    def _reconstructed(self, truth: np.ndarray, usage: CodebookUsage) -> np.ndarray:
+        """What the tokenizer makes of clips uint8 (B, T, H, W, 3); all ranks share the work and get all of it."""
+        tokenizer, mine = self.model.tokenizer, ranks.own_cut(truth)
+        device, at_once = next(tokenizer.parameters()).device, ranks.share(self.config.batch_size, 1)
+        pieces = [np.empty((0, *truth.shape[1:]), np.uint8)]
+        for begin in range(0, len(mine), at_once):
+            indices = tokenizer.encode(to_video(mine[begin : begin + at_once]).to(device))
+            usage.update(indices)
+            pieces.append(to_frames(tokenizer.decode(indices)))
+        rows = torch.from_numpy(np.concatenate(pieces)).flatten(1).to(device)
+        return gathered(rows).cpu().numpy().reshape(truth.shape)
 
     def exposures(self, step: int) -> dict[str, float]:
         """How often clips and videos have been seen after so many steps."""
@@ -178,15 +184,25 @@ class TokenizerStage:
         }
 
     def _show(self, frames: np.ndarray, step: int, folder: Path) -> list[Path]:
+        """Write some of the clips of the first shape."""
         picture, video = folder / f"reconstruction_{step:06d}.png", folder / f"reconstruction_{step:06d}.mp4"
         if not self.config.samples:
             return []
+        truth = self.truth[0]
         shown = np.linspace(0, len(frames) - 1, min(self.config.samples, len(frames))).round().astype(int)
-        strips = [row for i in shown for row in ((f"video {i}", self.truth[i]), ("reconstructed", frames[i]))]
+        strips = [row for i in shown for row in ((f"video {i}", truth[i]), ("reconstructed", frames[i]))]
         write_film_strip(picture, strips)
-        rows = [("video", self.truth[shown]), ("reconstructed", frames[shown])]
+        rows = [("video", truth[shown]), ("reconstructed", frames[shown])]
         write_video(video, side_by_side(rows, scale=2), self.config.fps or 10.0)
         return [picture, video]
+
+
+def _judged(frames: Sequence[np.ndarray], truth: Sequence[np.ndarray]) -> dict[str, float]:
+    """Figures of all clips, uint8 (B, T, H, W, 3) of each shape; those that are no numbers are left out."""
+    quality = np.concatenate([psnr(*pair).clip(max=MOST_DECIBELS) for pair in zip(frames, truth, strict=True)])
+    moved = np.concatenate([movement_errors(*pair) for pair in zip(frames, truth, strict=True)])
+    judged = {"psnr": float(quality.mean()), "motion_kept": share_kept(moved)}
+    return {name: value for name, value in judged.items() if math.isfinite(value)}
 
 
 def _flipped(video: Tensor, mirror: np.ndarray) -> Tensor:

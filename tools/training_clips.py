@@ -9,26 +9,28 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from tokenreel.datasets.clip_store import ClipWindows
+from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.data_source import DataSettings, open_data
+from tokenreel.datasets.frame_fit import Size
 from tokenreel.evaluation.memorization import Blocks, Memorization
 
 CLIPS_AT_ONCE = 64
 SHOWN = 4
 
 
-def training_windows(source: DataSettings, clip_frames: int, hop: int) -> ClipWindows:
-    """All clips of the training videos.
+def training_windows(source: DataSettings, clip_frames: int, hop: int, size: Size | None = None) -> ClipWindows:
+    """All clips of the training videos of one size.
 
     Args:
         source: The videos, as the model was trained on them.
         clip_frames: Length of its clips.
         hop: Frames between the starts of neighbouring clips; the token shards' manifest tells that of training.
+        size: (height, width) of their frames; default: the first of the source.
 
     Raises:
         Errors of :func:`~tokenreel.datasets.data_source.open_data`, and ValueError if no video is long enough.
     """
-    return ClipWindows(open_data(source), "train", clip_frames, hop)
+    return ClipWindows(open_data(source), "train", clip_frames, hop, size)
 
 
 def pixel_blocks(windows: ClipWindows, prompt_frames: int) -> Blocks:
