@@ -50,7 +50,7 @@ def test_the_four_commands_are_there() -> None:
 
 
 def test_every_option_named_in_the_readme_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    launchers = {"--nnodes", "--node", "--nproc", "--num", "--master"}  # up to the first underscore
+    launchers = {"--nnodes", "--node", "--nproc", "--num", "--master", "--multi"}  # up to the first underscore
     slurm = {"--nodes", "--ntasks-per-node", "--gpus-per-node", "--requeue"}
     known = {"--help", "--preset", *launchers, *slurm}
     recipes = [("make_dataset", recipe) for recipe in tool("make_dataset").RECIPES]
@@ -59,7 +59,7 @@ def test_every_option_named_in_the_readme_exists(capsys: pytest.CaptureFixture[s
             tool(name).main([*rest, "--help"])
         known |= set(re.findall(r"--[a-z][a-z.-]*", capsys.readouterr().out))
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z.-]*", README))
-    assert named and not named - known
+    assert named and not named - known, named - known
 
 
 def test_pictures_exist_and_nothing_is_left_to_fill_in() -> None:
