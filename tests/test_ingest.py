@@ -354,28 +354,10 @@ def test_settings_are_checked(wrong: dict[str, Any]) -> None:
 
 @pytest.mark.data
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["odd", "real", "atari"])
-def test_shared_videos(shared_data: Path, tmp_path: Path, name: str) -> None:
-    facts = json.loads((shared_data / "facts.json").read_text())
-    store = stored(shared_data / name, tmp_path, IngestSettings(64, 64, None))
-    records, rejected = by_file(store), rejections(store)
-    assert store.path.name.startswith(f"{name}-64x64-nativefps-")
-    for file in VideoFolder.scan(shared_data / name).videos:
-        known = facts.get(f"{name}/{file}", {})
-        assert (file in rejected) == ("error" in known), file
-        assert (file in records) != (file in rejected), file
-        if file in records and file != "reschange.ts" and known:
-            record = records[file]
-            lost = 1 if file == "trunc50_xvid.avi" else 0
-            assert record.frames + lost == record.source_frames == known["decoded_frames"], file
-            assert (record.rotation - known["rotation"]) % 360 == 0, file
-            assert ("damaged" in record.flags) == ("decode_error" in known or lost > 0), file
-    if name == "odd":
-        assert {r.file for r in store.records if r.flags.get("static")} == {
-            *("all_black.mp4", "static_image.mp4", "trunc_vp9.webm", "two_frames.mp4")
-        }
-    if name == "atari":
-        assert len(records) == 40 and all(r.flags == {} and r.frames == 600 for r in store.records)
-        for record in store.records:
-            sidecar = json.loads((shared_data / name / record.file).with_suffix(".json").read_text())
-            assert record.actions == sidecar["actions"] and record.action_names == sidecar["action_names"]
+def test_shared_games_come_with_their_actions(shared_data: Path, tmp_path: Path) -> None:
+    store = stored(shared_data / "atari", tmp_path, IngestSettings(64, 64, None))
+    assert store.path.name.startswith("atari-64x64-nativefps-") and rejections(store) == {}
+    assert len(store.records) == 40 and all(r.flags == {} and r.frames == 600 for r in store.records)
+    for record in store.records:
+        sidecar = json.loads((shared_data / "atari" / record.file).with_suffix(".json").read_text())
+        assert record.actions == sidecar["actions"] and record.action_names == sidecar["action_names"]
