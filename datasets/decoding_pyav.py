@@ -158,6 +158,7 @@ def scaled(
     """
     scaler = VideoReformatter()
     fit: FrameFit | None = None
+    known_format = ""
     image, image_index = np.empty(0, np.uint8), -1
     for time, index, frame in frames:
         if fit is None:
@@ -166,7 +167,9 @@ def scaled(
         if index != image_index:
             height, width = fit.coded_size
             try:
-                facts.alpha = any(component.is_alpha for component in frame.format.components)
+                if frame.format.name != known_format:
+                    known_format = frame.format.name
+                    facts.alpha = any(component.is_alpha for component in frame.format.components)
                 picture = scaler.reformat(
                     frame,
                     width,

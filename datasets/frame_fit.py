@@ -114,7 +114,7 @@ class FrameFit:
         Returns:
             uint8 (height, width, 3), contiguous.
         """
-        return self.cut(np.rot90(picture, self.quarter_turns))
+        return self.cut(np.rot90(picture, self.quarter_turns) if self.quarter_turns else picture)
 
     def cut(self, upright: np.ndarray) -> np.ndarray:
         """Cuts the centre of an upright picture of (scaled_height, scaled_width), as ``finish`` does."""

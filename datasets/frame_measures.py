@@ -118,42 +118,51 @@ class FrameMeasures:
         if not self.frames:
             self.still_starts.append(0)
             self._before = self._still = small[0]
-        shares = changed_shares(small, np.concatenate([self._before[None], small[:-1]])).tolist()
+        first = changed_shares(small[:1], self._before[None])
+        shares = np.concatenate([first, changed_shares(small[1:], small[:-1])]).tolist()
         self.moved.extend(shares)
-        for number, share in enumerate(shares):
-            # The frame before may itself be the one that the still ones are compared with.
-            if self._still is not self._before:
-                share = float(changed_shares(small[number][None], self._still[None])[0])
-            self._before = small[number]
-            if share > self._still_share:
+        number, ahead, moving = 0, 1, self._still is self._before
+        while number < len(small):
+            # The frame before may itself be the one that the still ones are compared with. Else several are compared
+            # at once, more and more while nothing moves.
+            still = [shares[number]] if moving else changed_shares(small[number : number + ahead], self._still[None])
+            over = np.flatnonzero(np.asarray(still) > self._still_share)
+            moving = len(over) > 0
+            number += int(over[0]) if moving else len(still)
+            ahead = 1 if moving else 2 * ahead
+            if moving:
                 self.still_starts.append(self.frames + number)
-                self._still = self._before
+                self._still = small[number]
+                number += 1
         # Copies, since the others of these frames are not needed any more.
-        same = self._still is self._before
-        self._before = self._before.copy()
-        self._still = self._before if same else self._still.copy()
+        self._before = small[-1].copy()
+        self._still = self._before if moving else self._still.copy()
 
     def _score_cuts(self, thumbnails: np.ndarray) -> None:
         new, first = len(thumbnails), self.frames
         known = np.concatenate([self._thumbnails, thumbnails]) if first else thumbnails
         old = len(known) - new
-        self._steps.extend([0.0] * new)
-        self._scores.extend([np.inf] * new)
+        steps = np.zeros(new, np.float32)
+        scores = np.full(len(known), np.inf, np.float32)
+        scores[:old] = self._scores[first - old :]
         for lag in range(1, FLASH_FRAMES + 2):
             # The last of each pair is new.
             begin = max(old, lag)
             if begin >= len(known):
                 break
-            differences = np.abs(known[begin:] - known[begin - lag : len(known) - lag])
-            for number, difference in enumerate(differences.reshape(len(differences), -1).mean(axis=1).tolist()):
-                later = first - old + begin + number
-                if lag == 1:
-                    self._steps[later] = difference
-                # At a cut before the later one, and at a cut after the earlier one, it is large.
-                for cut in (later, later - lag + 1):
-                    self._scores[cut] = min(self._scores[cut], difference)
+            apart = np.abs(known[begin:] - known[begin - lag : len(known) - lag])
+            differences = apart.reshape(len(apart), -1).mean(axis=1).astype(np.float32)
+            if lag == 1:
+                steps[begin - old :] = differences
+            # At a cut before the later one, and at a cut after the earlier one, it is large.
+            for shift in (0, lag - 1):
+                cuts = scores[begin - shift : len(known) - shift]
+                np.minimum(cuts, differences, out=cuts)
         if not first:
-            self._scores[0] = 0.0
+            scores[0] = 0.0
+        del self._scores[first - old :]
+        self._scores.frombytes(scores.tobytes())
+        self._steps.frombytes(steps.tobytes())
         self._thumbnails = known[-FLASH_FRAMES - 1 :].copy()
 
 
@@ -170,13 +179,17 @@ def thumbnails_of(frames: np.ndarray) -> np.ndarray:
     height, width = (length // side * side for length in frames.shape[1:3])
     whole = frames[:, :height, :width]
     # Slices are added one by one: numpy's mean over two of five axes takes ten times as long.
-    rows = whole[:, ::side].astype(np.uint16)  # at most 7 * 7 * 255
+    values = whole.astype(np.uint16)  # sums of at most 7 * 7 * 255
+    rows = values[:, ::side].copy()
     for row in range(1, side):
-        rows += whole[:, row::side]
-    sums = rows[:, :, ::side].copy()
-    for column in range(1, side):
-        sums += rows[:, :, column::side]
-    return (sums // (side * side)).astype(np.int16)
+        rows += values[:, row::side]
+    # One channel at a time, whose rows numpy takes in one go; three values at a time take it three times as long.
+    sums = np.empty((3, len(frames), height // side, width // side), np.uint16)
+    for channel, plane in enumerate(sums):
+        plane[:] = rows[:, :, ::side, channel]
+        for column in range(1, side):
+            plane += rows[:, :, column::side, channel]
+    return np.ascontiguousarray(np.moveaxis(sums // (side * side), 0, -1)).astype(np.int16)
 
 
 def changed_shares(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -189,10 +202,21 @@ def changed_shares(frames: np.ndarray, others: np.ndarray) -> np.ndarray:
     Returns:
         float (N,).
     """
-    # In uint8, which numpy compares many at a time.
-    differs = np.maximum(frames, others) - np.minimum(frames, others) > CODEC_NOISE
-    changed = differs[..., 0] | differs[..., 1] | differs[..., 2]
-    return changed.reshape(len(frames), -1).mean(axis=1)
+    # In uint8 and all channels in one row, which numpy compares many at a time.
+    differs = np.maximum(frames, others)
+    differs -= np.minimum(frames, others)
+    pixels = frames.shape[1] * frames.shape[2]
+    row = (differs > CODEC_NOISE).reshape(len(frames), 3 * pixels)
+    changed = row[:, :-2] | row[:, 1:-1]
+    changed |= row[:, 2:]
+    changed &= _first_channels(3 * pixels - 2)
+    return np.array([np.count_nonzero(own) for own in changed]) / pixels
+
+
+@cache
+def _first_channels(values: int) -> np.ndarray:
+    """Which of so many values are the first of a pixel: bool (values,)."""
+    return np.arange(values) % 3 == 0
 
 
 def difference_hash(thumbnail: np.ndarray) -> int:

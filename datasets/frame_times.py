@@ -52,6 +52,8 @@ class FrameClock:
         self.frames = 0
         self.jumps = 0
         self._nominal = max(1, round(1 / ((self.declared_rate or 25) * time_base)))
+        self._back = max(LONGEST_STEP_BACK / time_base, 4 * self._nominal)
+        self._ahead = max(LONGEST_PAUSE / time_base, 4 * self._nominal)
         self._shift = 0
         self._latest: int | None = None
         self._first = 0
@@ -107,9 +109,7 @@ class FrameClock:
             ticks = latest + self._nominal
         else:
             ticks = pts + self._shift
-            back = max(LONGEST_STEP_BACK / self.time_base, 4 * self._nominal)
-            ahead = max(LONGEST_PAUSE / self.time_base, 4 * self._nominal)
-            if not -back <= ticks - latest <= ahead:
+            if not -self._back <= ticks - latest <= self._ahead:
                 self._shift += latest + self._nominal - ticks
                 ticks = latest + self._nominal
                 self.jumps += 1
@@ -179,8 +179,9 @@ def on_grid(frames: Iterable[Stamped[T]], clock: FrameClock, fps: Fraction) -> I
 def at_rate(frames: Iterable[Stamped[T]], clock: FrameClock, fps: float | None) -> Iterator[tuple[float, T]]:
     """Yields (seconds since the first frame, frame) at ``fps`` by ``on_grid``; all frames for None."""
     if fps is None:
+        numerator, denominator = clock.time_base.as_integer_ratio()
         for frame in frames:
-            yield float(frame.ticks * clock.time_base), frame.item
+            yield frame.ticks * numerator / denominator, frame.item
         return
     rate = exact_rate(fps, clock.declared_rate)
     for step, item in enumerate(on_grid(frames, clock, rate)):
