@@ -176,6 +176,7 @@ def _finite(value: Any) -> Any:
 
 def _unpacked(figure: Mapping[str, Any]) -> dict[str, Any]:
     def number(value: Any) -> Any:
+        """A number as JSON has it: null is none."""
         return float("nan") if value is None else value
 
     return {

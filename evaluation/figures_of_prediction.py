@@ -54,6 +54,7 @@ def fidelity_figures(reconstruction: np.ndarray, truth: np.ndarray, measures: Se
     sums = movement_errors(reconstruction, truth)
 
     def kept(pairs: np.ndarray) -> float:
+        """Share of the movement that pairs of sums, of error and of movement, tell together."""
         error, total = pairs.sum(axis=0)
         return float(1 - error / total) if total else float("nan")
 

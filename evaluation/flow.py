@@ -41,6 +41,7 @@ def block_speeds(clip: np.ndarray, reach: int = REACH) -> np.ndarray:
     tiles = (len(clip) - 1, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
 
     def cost(difference: np.ndarray) -> np.ndarray:
+        """Mean difference of each block, float (T - 1, rows, columns)."""
         return difference[:, :height, :width].reshape(tiles).mean(axis=(2, 4))
 
     return np.hypot(*_best_shift(grey, cost, reach))
@@ -60,6 +61,7 @@ def pixel_shifts(before: np.ndarray, after: np.ndarray, window: int, reach: int 
     """
 
     def cost(difference: np.ndarray) -> np.ndarray:
+        """Mean difference around each pixel, float (1, H, W)."""
         return _box_mean(difference[0], window)[None]
 
     return np.stack([part[0] for part in _best_shift(luma(np.stack([before, after])), cost, reach)])

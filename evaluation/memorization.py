@@ -134,6 +134,7 @@ def memorization_of_pixels(samples: np.ndarray, held_out: np.ndarray, training: 
     mean = mean_picture(small_pictures(block) for block in training())
 
     def seen() -> Iterator[np.ndarray]:
+        """The training clips as directions from the mean picture."""
         for block in training():
             yield normalised(small_pictures(block), mean)
 

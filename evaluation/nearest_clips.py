@@ -77,6 +77,7 @@ def nearest_pictures(clips: np.ndarray, blocks: Iterable[np.ndarray]) -> Nearest
     """
 
     def distances(block: np.ndarray) -> np.ndarray:
+        """Of all clips to a block of training clips, float (B, b)."""
         return np.sqrt(np.maximum(2 - 2 * (clips @ block.T), 0))
 
     return _nearest(len(clips), blocks, distances)
@@ -92,6 +93,7 @@ def nearest_tokens(indices: np.ndarray, blocks: Iterable[np.ndarray]) -> Nearest
     own = indices.reshape(len(indices), -1)
 
     def distances(block: np.ndarray) -> np.ndarray:
+        """Of all clips to a block of training clips, float (B, b)."""
         other = block.reshape(len(block), -1).astype(own.dtype)
         if other.shape[1] != own.shape[1]:
             raise ValueError(f"{other.shape[1]} indices per clip, expected {own.shape[1]}; compare clips of one length")

@@ -58,6 +58,7 @@ class JudgingNetworks:
 
         @torch.no_grad()
         def of_frames(frames: np.ndarray, truth: np.ndarray) -> np.ndarray:
+            """Of each frame to the true one, float (B, T)."""
             one, other = (to_video(clips).transpose(1, 2).flatten(0, 1) for clips in (frames, truth))
             found = [
                 distance(

@@ -90,6 +90,7 @@ def _law(game: _Game, seen: np.ndarray, size: int) -> Law:
     def law(
         frame: int, positions: np.ndarray, velocities: np.ndarray, frames: int
     ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Where the ball goes from a frame on while the paddle is played as it was."""
         actions = game.actions[frame : frame + frames]
         due = world_paddle.played(positions[0], velocities[0], float(paddle[frame]), actions, size)
         # A ball that is missed passes behind the paddle and out of the picture, where it is not to be seen.
@@ -109,6 +110,7 @@ def _test(order: str, games: list[_Game], prompt_frames: int) -> WorldTest:
     ]
 
     def judge(made: np.ndarray) -> WorldFindings:
+        """How clips obey their actions, and where their balls are."""
         paddle = seen_paddle(made)
         motion = OrderedMotion(paddle[:, P:], due[:, P:], due[:, P - 1])
         of_paddle = motion.figures(size, world_paddle.PADDLE_SPEED * size)

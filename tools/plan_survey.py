@@ -153,6 +153,7 @@ class _Bench:
         batch_size = self.clips
 
         def batches(count: int) -> Iterator[dict[str, Tensor]]:
+            """As many as are timed, of so many clips."""
             for step in range(TIMED_STEPS + 1):
                 clips = [(step * count + i) % len(windows) for i in range(count)]
                 yield {"video": to_video(windows.batch(clips))}
@@ -168,6 +169,7 @@ class _Bench:
         batch_size = max(1, round(self.tokens / tokens))
 
         def batches(count: int) -> Iterator[dict[str, Tensor]]:
+            """As many as are timed, of so many clips."""
             for _ in range(TIMED_STEPS + 1):
                 yield {"indices": torch.randint(model.config.codebook_size, (count, *grid))}
 

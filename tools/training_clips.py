@@ -37,6 +37,7 @@ def pixel_blocks(windows: ClipWindows, prompt_frames: int) -> Blocks:
     """Their frames after the first ``prompt_frames``, uint8 (b, T, H, W, 3) at a time: what samples could repeat."""
 
     def blocks() -> Iterator[np.ndarray]:
+        """All clips, some at a time."""
         for begin in range(0, len(windows), CLIPS_AT_ONCE):
             yield windows.batch(range(begin, min(begin + CLIPS_AT_ONCE, len(windows))))[:, prompt_frames:]
 
@@ -53,6 +54,7 @@ def token_blocks(windows: ClipWindows, encode: Callable[[np.ndarray], np.ndarray
     """
 
     def blocks() -> Iterator[np.ndarray]:
+        """All clips, some at a time."""
         for clips in pixel_blocks(windows, 0)():
             yield encode(clips)[:, prompt_latents:]
 

@@ -81,6 +81,7 @@ def law_of_balls(scene: DiscScene, size: int) -> Law:
     def law(
         frame: int, positions: np.ndarray, velocities: np.ndarray, frames: int
     ) -> tuple[np.ndarray, np.ndarray] | None:
+        """Where discs go from a frame on."""
         return world_balls.moved(positions, velocities, scene.radius, size, frames + 1)
 
     return law
@@ -93,6 +94,7 @@ def balls_test(clips: int, size: int, frames: int, prompt_frames: int, **options
     laws = [law_of_balls(scene, size) for scene in scenes]
 
     def judge(made: np.ndarray) -> WorldFindings:
+        """Where the balls of clips are, and whether they move by the law."""
         return WorldFindings(disc_figures(made, scenes, prompt_frames, laws))
 
     return WorldTest("balls", _frames(episodes), prompt_frames, [_told(episode) for episode in episodes], judge)
@@ -113,6 +115,7 @@ def caption_test(
     colors = list(world_balls.COLORS.values())
 
     def judge(made: np.ndarray) -> WorldFindings:
+        """Whether clips show what their captions say."""
         return WorldFindings(caption_figures(shown_discs(made, colors, world_balls.BACKGROUND, (low, high)), right))
 
     # The caption alone: a label would say half of it.
@@ -132,6 +135,7 @@ def fork_test(clips: int, size: int, frames: int, prompt_frames: int, right: flo
         states.append((episode, episode.states))
 
     def judge(made: np.ndarray) -> WorldFindings:
+        """Which side the balls of clips take, against the odds."""
         taken = [
             side_taken(
                 clip[prompt_frames:],
@@ -159,6 +163,7 @@ def as_continuation(model: VideoModel, settings: SamplingSettings) -> ContinueFr
     def continue_frames(
         prompt: np.ndarray, new_frames: int, told: Sequence[Mapping[str, Any]], seeds: Sequence[int]
     ) -> np.ndarray:
+        """The new frames alone."""
         known = [model.gpt.config.conditions.of_record(clip) for clip in told]
         made = model.continue_frames(prompt, new_frames, settings, seeds, known)
         return made.frames[:, prompt.shape[1] :]

@@ -44,6 +44,7 @@ class WandbLog:
         """Hand over a picture (.png) or video."""
 
         def show(started: Any) -> None:
+            """As wandb takes it, told from its own thread."""
             import wandb
 
             kind = wandb.Image if path.suffix == ".png" else wandb.Video
