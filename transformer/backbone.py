@@ -90,8 +90,7 @@ class Perceiving(nn.ModuleList):
 
     def forward(self, x: Tensor, turns: Turns, attend: Attend | None) -> Tensor:
         """(B, N, D) -> the same shape."""
-        norms, attention, _ = list[Any](self)
-        return x + self_attention(attention, norms[0](x), turns, attend)
+        return x + self_attention(self[1], self[0][0](x), turns, attend)  # type: ignore[index, operator]
 
 
 class Thinking(nn.ModuleList):
@@ -99,8 +98,7 @@ class Thinking(nn.ModuleList):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> the same shape."""
-        norms, perceptron, _ = list[Any](self)
-        out: Tensor = x + perceptron(norms[0](x))
+        out: Tensor = x + self[1](self[0][0](x))  # type: ignore[index, operator]
         return out
 
 
