@@ -94,3 +94,9 @@ def test_in_bf16_attention_by_rows_errs_little(sharpness: int, largest: float) -
     )
     for gradient, expected in zip(found, right, strict=True):
         assert 0 < (gradient.float() - expected).norm() / expected.norm() < largest
+
+
+def test_training_is_one_graph() -> None:
+    layers, x = backbone(), torch.randn(2, N, 128)
+    compiled = torch.compile(layers, backend="eager", fullgraph=True, dynamic=False)
+    torch.testing.assert_close(compiled(x, ANGLES, ANGLES), layers(x, ANGLES, ANGLES))
