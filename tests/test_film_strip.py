@@ -1,6 +1,7 @@
 """Pictures to look at: where each frame stands and how it is marked."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from tokenreel.evaluation.film_strip import (
     side_by_side,
     write_film_strip,
 )
+from tokenreel.tools.sample_pictures import write_comparison
+from tokenreel.transformer import ClipConditions
 
 MARGIN = BORDER + 1
 H, W = 6, 40
@@ -100,3 +103,11 @@ def test_a_written_strip_is_read_by_its_rows(tmp_path: Path) -> None:
     Image.new("RGB", (4, 5)).save(path)
     ((title, whole),) = read_film_strip(path)
     assert title == "" and whole.shape == (5, 4, 3)
+
+
+def test_samples_are_enlarged_by_their_own_size(tmp_path: Path) -> None:
+    config = SimpleNamespace(given_frames=0, last_frames=0, out=tmp_path, format="gif")
+    model = SimpleNamespace(frame_size=(16, 16), fps=10.0)  # of several sizes the first
+    clip = np.zeros((2, 64, 80, 3), np.uint8)
+    files = write_comparison(config, model, [clip], [ClipConditions()], clip[None], 1, None)  # type: ignore[arg-type]
+    assert 2 * 80 <= Image.open(files[1]).width < 3 * 80
