@@ -106,8 +106,9 @@ def options_by_split(
 
 def caption(balls: Sequence[str]) -> str:
     """What is to be seen, such as "two red balls and a green ball"."""
-    words = {1: "a {} ball", 2: "two {} balls", 3: "three {} balls"}
-    parts = [words[number].format(name) for name, number in Counter(balls).items()]
+    words = {2: "two {} balls", 3: "three {} balls"}
+    single = {name: f"{'an' if name[0] in 'aeiou' else 'a'} {name} ball" for name in balls}
+    parts = [words.get(number, single[name]).format(name) for name, number in Counter(balls).items()]
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 

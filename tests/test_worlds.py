@@ -111,7 +111,7 @@ def test_golden_worlds() -> None:
 
 
 def test_twins_are_counted_in_captions() -> None:
-    assert caption(["red"]) == "a red ball"
+    assert caption(["red"]) == "a red ball" and caption(["orange", "red"]) == "an orange ball and a red ball"
     assert caption(["red", "red", "green"]) == "two red balls and a green ball"
     assert caption(["red", "blue", "blue"]) == "a red ball and two blue balls"
     assert caption(["blue"] * 3) == "three blue balls"
