@@ -365,6 +365,17 @@ def test_the_best_model_of_a_shorter_run_is_set_aside_when_it_is_prolonged(
     assert json.loads((other / "best" / "provenance.json").read_text())["step"] == 4
 
 
+def test_a_best_model_that_an_ended_attempt_set_aside_is_followed_by_another(run: Path) -> None:
+    stage = Stage()
+    stage.found = {2: 0.9, 8: 0.5}
+    go(stage, run, evaluate_every=2, steps=8, decay_share=0.5)
+    (run / "best").rename(run / "best_before_1")  # as the attempt did, which saved nothing
+    stage.found = {2: 0.9}
+    go(stage, run, evaluate_every=2, steps=12, decay_share=0.5, resume=True)
+    assert json.loads((run / "best" / "provenance.json").read_text())["step"] == 6
+    assert not (run / "best_before_2").exists()
+
+
 # the rest
 
 

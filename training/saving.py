@@ -99,22 +99,25 @@ def released(model: nn.Module, average: WeightAverage | None) -> AbstractContext
 def set_aside_best(run: Path, best: Best) -> str:
     """Give the best model of a shorter run another name, when the run goes on from before it; tell so in words.
 
-    The best model of the part that both share was overwritten by it, so the next validation counts as the best.
+    The best model of the part that both share was overwritten by it, so the next validation counts as the best; also
+    when it was set aside by an attempt that ended before its first checkpoint.
     """
+    words, kept = "", True
     with ranks.first_alone():
-        words = _set_aside(run, best.step) if ranks.is_first() else ""
-    if ranks.agreed(bool(words)):
+        if ranks.is_first():
+            told = run / BEST / "provenance.json"
+            there = told.is_file()
+            kept = there and json.loads(told.read_text()).get("step") == best.step
+            words = _set_aside(run) if there and not kept else ""
+    if ranks.agreed(not kept):
         best.forget()
     return words
 
 
-def _set_aside(run: Path, step: int) -> str:
-    """Do so, unless ``best/`` is of that step."""
-    folder, number = run / BEST, 1
-    told = folder / "provenance.json"
-    if not told.is_file() or json.loads(told.read_text()).get("step") == step:
-        return ""
-    while (kept := run / f"{BEST}_before_{number}").exists():
+def _set_aside(run: Path) -> str:
+    """Do so."""
+    number = 1
+    while (aside := run / f"{BEST}_before_{number}").exists():
         number += 1
-    folder.rename(kept)
-    return f" (but its best model, now in {kept})"
+    (run / BEST).rename(aside)
+    return f" (but its best model, now in {aside})"
