@@ -119,6 +119,8 @@ def test_too_high_a_rate_from_the_beginning_learns_nothing_and_more_steps_are_no
     assert [each.name for each in diagnose(History([*usual, judged], config))] == ["weak tokenizer"]
     bits = [{"step": step, "train/bits_per_token": 9.3, "optim/lr": 0.1} for step in range(5, 65, 5)]
     assert [each.name for each in diagnose(History(bits, config))] == ["learning rate too high"]
+    both = [each.name for each in diagnose(History([*bits, {"step": 60, "tokenizer/psnr": 9.2}], config))]
+    assert both == ["learning rate too high", "weak tokenizer"], "its GPT's rate is not to blame"
     assert not diagnose(History([*bits, *({**line, "train/bits_per_token": 2.0} for line in bits)], config)), "it works"
 
 

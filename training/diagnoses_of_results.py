@@ -37,7 +37,8 @@ def weak_tokenizer(history: History) -> Diagnosis | None:
     stage = "val" if trains_it else "tokenizer"
     decibels, motion = (history.recent(f"{stage}/{name}", 1) for name in ("psnr", "motion_kept"))
     blurred = bool(decibels) and decibels[0] < LEAST_PSNR
-    if rate_too_high(history) or rate_of_nothing(history):  # more steps of that, as proposed below, are in vain
+    # More steps of that, as proposed below, are in vain; a GPT's rate says nothing of its tokenizer.
+    if trains_it and (rate_too_high(history) or rate_of_nothing(history)):
         return None
     if not blurred and not (motion and motion[0] < LEAST_MOTION):
         return None
