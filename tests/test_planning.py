@@ -320,6 +320,7 @@ def test_a_rehearsal_that_died_of_memory_is_told_from_one_that_crashed(
     assert in_own_process(tmp_path / "log", math.hypot, 3.0, 4.0) == 5.0
     with pytest.raises(MemoryError, match="killed by SIGKILL, as systems do with one that takes too much memory"):
         in_own_process(tmp_path / "log", signal.raise_signal, signal.SIGKILL)
+    (tmp_path / "log").write_text("std::bad_alloc\n")  # of the one before
     with pytest.raises(ChildProcessError, match=r"ended by exit status 3, which is no want of .* last: nothing"):
         in_own_process(tmp_path / "log", os._exit, 3)
 

@@ -27,6 +27,7 @@ def in_own_process(log: Path, work: Callable[..., T], *arguments: Any) -> T:
         ChildProcessError: If it died of anything else; with the last words of what it printed.
         Exception: What the function raised.
     """
+    begin = log.stat().st_size if log.exists() else 0  # others may have written into it
     context = get_context("spawn")
     answers, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_answer, args=(theirs, log, work, arguments))
@@ -43,7 +44,7 @@ def in_own_process(log: Path, work: Callable[..., T], *arguments: Any) -> T:
     finally:
         process.join()
     if answer is None:
-        raise _death(process.exitcode or 0, log)
+        raise _death(process.exitcode or 0, log, begin)
     worked, made = answer
     if not worked:
         raise made
@@ -71,9 +72,9 @@ def _told(error: Exception) -> Exception:
     return error
 
 
-def _death(status: int, log: Path) -> Exception:
-    """What a process died of, by its exit status and by what it said last."""
-    said = log.read_text(errors="replace").split("\n") if log.exists() else []
+def _death(status: int, log: Path, begin: int = 0) -> Exception:
+    """What a process died of, by its exit status and by what it said last, from a byte of its log on."""
+    said = log.read_bytes()[begin:].decode(errors="replace").split("\n") if log.exists() else []
     last = next((line.strip() for line in reversed(said) if line.strip()), "nothing")[-LAST_WORDS:]
     if status == -getattr(signal, "SIGKILL", 9):
         return MemoryError("the process was killed by SIGKILL, as systems do with one that takes too much memory")
