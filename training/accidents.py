@@ -26,7 +26,7 @@ def take_step(run: Running, batch: dict[str, Tensor], step: int) -> tuple[Any, T
         found = f"its loss is {output.loss.item():.4g} and its gradient {float(norm):.4g}"
         run.log.log(step, {"skipped": f"step {step} was not taken, {found} ({run.watch.skipped} such steps so far)"})
     if why := run.watch.accident():
-        _go_back(run, step, why, output.loss.item(), float(norm))
+        _go_back(run, step, why, *ranks.means(output.loss.item(), float(norm)))  # all are to find the same
     return output, norm
 
 
