@@ -21,13 +21,20 @@ PALETTE: dict[str, Color] = {
 }
 """All colours there are."""
 USUAL_COLORS = 6
-COLORS = dict(list(PALETTE.items())[:USUAL_COLORS])
-"""Those of a world of which nothing else is said."""
 BACKGROUND: Color = (22, 22, 26)
 OCCLUDER: Color = (112, 112, 118)
 RADIUS = (0.08, 0.11)
 """Smallest and largest of a ball, as a share of the frame's size."""
 LABELS = ["one ball", "two balls", "three balls"]
+
+
+def colors_of_world(colors: int = USUAL_COLORS) -> dict[str, Color]:
+    """The first of `PALETTE`: those of a world of so many."""
+    return dict(list(PALETTE.items())[:colors])
+
+
+COLORS = colors_of_world()
+"""Those of a world of which nothing else is said."""
 
 
 def simulate_balls(
@@ -61,7 +68,7 @@ def simulate_balls(
         ([left, right] in pixels, or None).
     """
     rng = np.random.default_rng(seed)
-    known = list(PALETTE)[:colors]
+    known = list(colors_of_world(colors))
     names = _drawn_names(rng, known, twins, combinations)
     n = len(names)
     radius = rng.uniform(*RADIUS, n) * size

@@ -8,7 +8,7 @@ import numpy as np
 from tokenreel.evaluation import fidelity, similarity
 from tokenreel.evaluation.card import Better, Figure
 from tokenreel.evaluation.code_hash import code_hash
-from tokenreel.evaluation.fidelity import frame_psnr, movement_errors
+from tokenreel.evaluation.fidelity import frame_psnr, movement_errors, share_kept
 from tokenreel.evaluation.intervals import halves_interval, mean_interval
 from tokenreel.evaluation.similarity import ssim
 
@@ -52,16 +52,11 @@ def fidelity_figures(reconstruction: np.ndarray, truth: np.ndarray, measures: Se
         floors = {"best still picture": float(measure.of_frames(still, truth).mean())}
         figures.append(_figure("fidelity", measure, value, floors))
     sums = movement_errors(reconstruction, truth)
-
-    def kept(pairs: np.ndarray) -> float:
-        """Share of the movement that pairs of sums, of error and of movement, tell together."""
-        error, total = pairs.sum(axis=0)
-        return float(1 - error / total) if total else float("nan")
-
-    interval = halves_interval(kept, (sums,), kept(sums))
+    kept = share_kept(sums)
+    interval = halves_interval(share_kept, (sums,), kept)
     figures.append(
         Figure(
-            *("fidelity", "movement kept", "", "higher", kept(sums), interval, len(truth), {"still picture": 0.0}),
+            *("fidelity", "movement kept", "", "higher", kept, interval, len(truth), {"still picture": 0.0}),
             *("motion-kept-1", code_hash(fidelity)),
         )
     )

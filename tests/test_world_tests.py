@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tokenreel.datasets.world_balls import BACKGROUND, COLORS, OCCLUDER, moved
+from tokenreel.datasets.world_balls import BACKGROUND, COLORS, OCCLUDER, PALETTE, moved
 from tokenreel.datasets.world_episode import Canvas, Episode
 from tokenreel.datasets.world_fork import fall_on
 from tokenreel.datasets.worlds import simulate
@@ -208,6 +208,19 @@ def test_obedience_to_captions_is_told_from_their_neglect() -> None:
     neglected = dataclasses.replace(shown, told=shown.told[::-1], truth=shown.truth[::-1])
     assert shown.judge(shown.truth).figures["colours and counts right"].value == 1
     assert neglected.judge(neglected.truth).figures["colours and counts right"].value < 0.4
+
+
+@pytest.mark.parametrize("colors", [3, 8])
+def test_worlds_of_fewer_and_more_colors_are_judged_by_their_own(colors: int) -> None:
+    known = list(PALETTE)[:colors]
+    options = {"twins": True, "colors": colors, "hold_out": 0.01, "held_out": [[known[-1]], [known[0], known[-1]]]}
+    tests = world_tests({"world": "balls", "options": options}, 4, 3, 12, 64)
+    for test in tests:
+        found = test.judge(test.truth).figures
+        right = "right discs" if test.name == "balls" else "colours and counts right"
+        assert found[right].value == 1, test.name
+    seen = {name for test in tests for told in test.told for name in PALETTE if name in told["caption"]}
+    assert seen == set(known)
 
 
 def test_orders_reach_the_model_and_the_wrong_ones_show() -> None:

@@ -2,21 +2,18 @@
 
 import math
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.data_source import DataSettings, held_out_windows
 from tokenreel.datasets.frame_fit import Size
 from tokenreel.generation import VideoModel
-from tokenreel.tokenizer.frames import to_frames, to_video
+from tokenreel.tools.model_clips import decoded, encoded
 from tokenreel.transformer import ClipConditions, SamplingSettings, sample_indices
 
-CLIPS_AT_ONCE = 16
 REFERENCE_FACTOR = 4
 """Real clips to compare sets with, for each clip that is judged."""
 
@@ -72,7 +69,7 @@ def judged_model(
     windows, chosen = clips
     truth = windows.batch(chosen)
     told = [model.gpt.config.conditions.of_record(windows.record(clip)) for clip in chosen]
-    indices = torch.cat([model.tokenizer.encode(to_video(part).to(model.gpt.device)) for part in _parts(truth)])
+    indices = encoded(model, truth)
     prompt = indices[:, : prompt_frames // model.tokenizer.config.stride[0]]  # by causality the first of the clip's
     made, begin = [], time.perf_counter()
     for sample in range(samples):
@@ -82,8 +79,8 @@ def judged_model(
     reference, split = reference_clips(windows, chosen, REFERENCE_FACTOR * len(chosen))
     return JudgedModel(
         *(windows, chosen, truth),
-        reconstruction=_decoded(model, indices),
-        samples=[_decoded(model, each) for each in made],
+        reconstruction=decoded(model, indices),
+        samples=[decoded(model, each) for each in made],
         truth_indices=indices,
         sample_indices=made[0],
         reference=reference,
@@ -134,13 +131,3 @@ def _continued(
     """Prompts and continuations, each under what the data says of its clip."""
     conditions = model.conditions.tensors(told, length)
     return sample_indices(model.gpt, prompt, length - prompt.shape[1], settings, seeds, conditions)
-
-
-def _decoded(model: VideoModel, indices: Tensor) -> np.ndarray:
-    return np.concatenate([to_frames(model.tokenizer.decode(part)) for part in _parts(indices)])
-
-
-def _parts(clips: Any) -> Iterator[Any]:
-    """A batch in pieces of bounded memory."""
-    for begin in range(0, len(clips), CLIPS_AT_ONCE):
-        yield clips[begin : begin + CLIPS_AT_ONCE]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tokenreel.generation import VideoModel
 from tokenreel.tokenizer.frames import to_frames, to_video
@@ -36,18 +37,22 @@ def continued(
     return np.concatenate(clips)
 
 
-@torch.no_grad()
+def encoded(model: VideoModel, clips: np.ndarray) -> Tensor:
+    """Indices of clips uint8 (B, T, H, W, 3): int64 (B, T', H', W') where the model is."""
+    parts = (clips[begin : begin + CLIPS_AT_ONCE] for begin in range(0, len(clips), CLIPS_AT_ONCE))
+    return torch.cat([model.tokenizer.encode(to_video(part).to(model.gpt.device)) for part in parts])
+
+
+def decoded(model: VideoModel, indices: Tensor) -> np.ndarray:
+    """Clips of indices int64 (B, T', H', W'): uint8 (B, T, H, W, 3)."""
+    return np.concatenate([to_frames(model.tokenizer.decode(part)) for part in indices.split(CLIPS_AT_ONCE)])
+
+
 def through_tokenizer(model: VideoModel, clips: np.ndarray) -> np.ndarray:
     """True clips as the tokenizer shows them, uint8 (B, T, H, W, 3): no GPT can do better."""
-    shown = []
-    for begin in range(0, len(clips), CLIPS_AT_ONCE):
-        video = to_video(clips[begin : begin + CLIPS_AT_ONCE]).to(model.gpt.device)
-        shown.append(to_frames(model.tokenizer.decode(model.tokenizer.encode(video))))
-    return np.concatenate(shown)
+    return decoded(model, encoded(model, clips))
 
 
 def bits(model: VideoModel, truth: np.ndarray) -> float:
     """Bits per token of true clips of which nothing is said."""
-    with torch.no_grad():
-        indices = torch.cat([model.tokenizer.encode(to_video(clip[None])) for clip in truth])
-    return model.bits_per_token(indices, [ClipConditions()] * len(indices))
+    return model.bits_per_token(encoded(model, truth), [ClipConditions()] * len(truth))

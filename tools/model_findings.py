@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.data_source import DataSettings
@@ -24,9 +23,8 @@ from tokenreel.evaluation.figures_of_findings import (
 from tokenreel.evaluation.memorization import Memorization, memorization_of_pixels, memorization_of_tokens
 from tokenreel.evaluation.world_tests import run_world_test
 from tokenreel.generation import VideoModel
-from tokenreel.tokenizer.frames import to_video
 from tokenreel.tools.judged_model import JudgedModel
-from tokenreel.tools.model_clips import through_tokenizer
+from tokenreel.tools.model_clips import encoded, through_tokenizer
 from tokenreel.tools.training_clips import near_copy_strips, pixel_blocks, token_blocks, training_windows
 from tokenreel.tools.world_cases import as_continuation, world_of, world_tests
 from tokenreel.transformer import SamplingSettings
@@ -59,8 +57,7 @@ def memory(model: VideoModel, judged: JudgedModel, source: DataSettings, prompt_
     by_tokens = _memory_of_tokens(model, judged, windows, prompt_frames)
     some = np.linspace(0, len(windows) - 1, min(len(windows), len(judged.truth))).round().astype(int)
     told = [model.gpt.config.conditions.of_record(windows.record(clip)) for clip in some]
-    parts = [_encoded(model, windows[int(clip)][None]) for clip in some]
-    gap = BitsGap(model.bits_of_clips(torch.cat(parts), told), judged.bits)
+    gap = BitsGap(model.bits_of_clips(encoded(model, windows.batch(some)), told), judged.bits)
     several = None
     if min(len(judged.samples), len(judged.truth)) > 1:
         several = np.stack([each[:, prompt_frames:] for each in judged.samples], axis=1)
@@ -73,14 +70,8 @@ def _memory_of_tokens(model: VideoModel, judged: JudgedModel, windows: ClipWindo
     """By what the GPT itself saw and made, which no decoder blurs."""
     prompt = prompt_frames // model.tokenizer.config.stride[0]
     made, real = (each[:, prompt:].cpu().numpy() for each in (judged.sample_indices, judged.truth_indices))
-    training = token_blocks(windows, lambda clips: _encoded(model, clips).cpu().numpy(), prompt)
+    training = token_blocks(windows, lambda clips: encoded(model, clips).cpu().numpy(), prompt)
     return memorization_of_tokens(made, real, training)
-
-
-@torch.no_grad()
-def _encoded(model: VideoModel, clips: np.ndarray) -> torch.Tensor:
-    """Indices of clips uint8 (B, T, H, W, 3)."""
-    return model.tokenizer.encode(to_video(clips).to(model.gpt.device))
 
 
 def world(

@@ -52,7 +52,8 @@ def world_tests(
         size: Height and width of the frames in pixels.
         captions: Whether clips are also to be made from captions alone.
     """
-    options = {name: value for name, value in world["options"].items() if name in ("occluder", "twins", "right")}
+    named = ("occluder", "twins", "colors", "right")
+    options = {name: value for name, value in world["options"].items() if name in named}
     if world["world"] == "paddle":
         return paddle_tests(clips, size, frames, prompt_frames)
     if world["world"] == "fork":
@@ -60,7 +61,8 @@ def world_tests(
     tests = [balls_test(clips, size, frames, prompt_frames, **options)]
     if captions:
         held_out = [tuple(balls) for balls in world["options"].get("held_out", ())]
-        everything = all_combinations(list(world_balls.COLORS), bool(options.get("twins")))
+        known = world_balls.colors_of_world(options.get("colors", world_balls.USUAL_COLORS))
+        everything = all_combinations(list(known), bool(options.get("twins")))
         shown = [balls for balls in everything if balls not in held_out]
         tests.append(caption_test("captions", clips, size, frames, shown, **options))
         if held_out:
@@ -68,11 +70,12 @@ def world_tests(
     return tests
 
 
-def scene_of(episode: Episode) -> DiscScene:
-    """What is known of a clip of the world ``balls``."""
+def scene_of(episode: Episode, colors: int = world_balls.USUAL_COLORS) -> DiscScene:
+    """What is known of a clip of the world ``balls`` with so many colours."""
     size = episode.frames.shape[1]
     low, high = world_balls.RADIUS
-    return DiscScene.of_states(episode.states, list(world_balls.COLORS.values()), (low * size, high * size))
+    palette = list(world_balls.colors_of_world(colors).values())
+    return DiscScene.of_states(episode.states, palette, (low * size, high * size))
 
 
 def law_of_balls(scene: DiscScene, size: int) -> Law:
@@ -90,7 +93,7 @@ def law_of_balls(scene: DiscScene, size: int) -> Law:
 def balls_test(clips: int, size: int, frames: int, prompt_frames: int, **options: Any) -> WorldTest:
     """Positions, number and colours, bounces; with a bar also what comes back from behind it."""
     episodes = [simulate("balls", FRESH_SEED + i, size, frames, **options) for i in range(clips)]
-    scenes = [scene_of(episode) for episode in episodes]
+    scenes = [scene_of(episode, options.get("colors", world_balls.USUAL_COLORS)) for episode in episodes]
     laws = [law_of_balls(scene, size) for scene in scenes]
 
     def judge(made: np.ndarray) -> WorldFindings:
@@ -110,9 +113,10 @@ def caption_test(
         simulate("balls", FRESH_SEED + i, size, frames, combinations=[balls], **options)
         for i, balls in enumerate(wanted)
     ]
-    right = np.array([[Counter(balls)[color] for color in world_balls.COLORS] for balls in wanted])
+    known = world_balls.colors_of_world(options.get("colors", world_balls.USUAL_COLORS))
+    right = np.array([[Counter(balls)[color] for color in known] for balls in wanted])
     low, high = (share * size for share in world_balls.RADIUS)
-    colors = list(world_balls.COLORS.values())
+    colors = list(known.values())
 
     def judge(made: np.ndarray) -> WorldFindings:
         """Whether clips show what their captions say."""
