@@ -102,6 +102,37 @@ def test_training_finds_the_store(
     assert json.loads((home / "again/ingest.json").read_text()) == first
 
 
+def lying(path: Path) -> None:
+    """Writes into an mp4 file that it is to be shown turned by a quarter."""
+    one = 1 << 16
+    data = bytearray(path.read_bytes())
+    start = data.index(b"tkhd") + 4 + 40
+    data[start : start + 36] = np.array([0, one, 0, -one, 0, 0, 0, 0, 1 << 30], ">i4").tobytes()
+    path.write_bytes(data)
+
+
+def test_videos_are_told_upright_and_beside_the_size_that_each_was_brought_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root, cache = tmp_path / "set", str(tmp_path / "clips")
+    for split, seed in (("train", 1), ("val", 2)):
+        write_video(root / split / "square.mkv", pan(20, seed, (48, 48)), 10)
+        write_video(root / split / "lying.mp4", pan(20, seed + 2, (48, 96)), 10)
+        lying(root / split / "lying.mp4")
+    sizes = ["--size", "32", "--more-sizes", "32x16"]
+    prepare_dataset.main(["--data", str(root), *sizes, "--out", str(tmp_path / "out"), "--cache", cache])
+    report = json.loads((tmp_path / "out/ingest.json").read_text())
+    assert report["histograms"]["resolution"] == {"48x96": 2, "48x48": 2}
+    assert report["warnings"] == [], "nothing is enlarged, nothing cut off"
+    (store,) = Path(cache).iterdir()
+    assert f"--data {store} --size 32 --more-sizes 32x16\n" in capsys.readouterr().out
+    same = open_data(DataSettings(store, size=32, more_sizes=("32x16",)))
+    assert {record.size for record in same.records} == {(32, 32), (32, 16)}
+    prepare_dataset.main(["--data", str(root), *sizes[:2], "--out", str(tmp_path / "one"), "--cache", cache])
+    (cut_off,) = json.loads((tmp_path / "one/ingest.json").read_text())["warnings"]
+    assert cut_off.startswith("the centre cut to 32x32 loses 25% of the picture on average")
+
+
 def test_names_that_are_no_text_are_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     root = tmp_path / "set"
     for split in ("train", "val"):

@@ -18,11 +18,12 @@ from tokenreel.datasets.decoding import load_video
 from tokenreel.datasets.frame_fit import Bars, FrameFit
 from tokenreel.datasets.token_shards import TokenShards, splits
 from tokenreel.datasets.video_writer import write_video
+from tokenreel.evaluation.card import Card
 from tokenreel.generation import VideoModel
-from tokenreel.tools import inspect_shards, sample, tokenize_dataset, train_gpt, train_tokenizer
+from tokenreel.tools import evaluate, inspect_shards, sample, tokenize_dataset, train_gpt, train_tokenizer
 
 TOOLS = {
-    "inspect_shards": inspect_shards, "sample": sample,
+    "evaluate": evaluate, "inspect_shards": inspect_shards, "sample": sample,
     "train_tokenizer": train_tokenizer, "tokenize_dataset": tokenize_dataset, "train_gpt": train_gpt,
 }  # fmt: skip
 SHAPES = [(40, 40, 16)] * 4 + [(30, 60, 16)] * 3 + [(60, 30, 8)] * 3 + [(32, 32, 8)] * 2 + [(32, 32, 3)]
@@ -168,6 +169,22 @@ def test_it_continues_any_shape(home: Path, capsys: pytest.CaptureFixture[str]) 
     with pytest.raises(SystemExit, match="2"):
         call("sample --model gpt --frame-size 32x16 --out no --device cpu --cache clips")
     assert "frame_size 32x16: it is of clips from nothing" in capsys.readouterr().err
+
+
+def test_a_card_is_of_the_size_that_is_asked_for(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = "--model gpt --clips 2 --best-of 1 --further memorization --device cpu --cache clips"
+    for asked, size, other in (("", [32, 32], "16x32"), ("--frame-size 16x32", [16, 32], "32x32")):
+        call(f"evaluate {options} {asked} --out judged")
+        card = Card.read(home / "judged")
+        assert card.protocol["frame_size"] == size and card.protocol["split"] == "val"
+        height, width = size
+        assert card.notes[0] == (
+            f"judged are clips of 16 frames of {height}x{width} from 1 videos of split 'val'; left out are 1 of {other}"
+        )
+        assert sum("times as far from their nearest training clip" in note for note in card.notes) == 2
+    with pytest.raises(SystemExit, match="2"):
+        call(f"evaluate {options} --frame-size 24x24 --out no")
+    assert "frame_size 24x24: expected 32x32 or 16x32 or 32x16" in capsys.readouterr().err
 
 
 def test_all_shapes_in_a_store_are_inspected(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
