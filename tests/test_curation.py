@@ -16,7 +16,14 @@ from tokenreel.datasets.clip_store import ClipStore
 from tokenreel.datasets.clip_windows import ClipWindows
 from tokenreel.datasets.curation import NO_RULES, CurationRules, Stretch, stretches_of
 from tokenreel.datasets.frame_fit import Bars, FrameFit
-from tokenreel.datasets.frame_measures import FrameMeasures, difference_hash, sharpness_of, thumbnails_of
+from tokenreel.datasets.frame_measures import (
+    CODEC_NOISE,
+    FLASH_FRAMES,
+    FrameMeasures,
+    difference_hash,
+    sharpness_of,
+    thumbnails_of,
+)
 from tokenreel.datasets.ingest import IngestSettings
 from tokenreel.datasets.near_duplicates import NEAR, SeenVideos
 from tokenreel.datasets.video_writer import write_video
@@ -167,6 +174,54 @@ def test_measures_do_not_depend_on_how_frames_are_given(at_once: int) -> None:
     }
     for name in ("moved", "brightness", "black", "still_starts", "sampled", "hashes", "sharpness"):
         assert list(getattr(whole, name)) == list(getattr(pieces, name)), name
+
+
+def mean_of_squares(frames: np.ndarray, side: int) -> np.ndarray:
+    """Means of whole squares, worked out with nothing clever."""
+    rows, columns = frames.shape[1] // side, frames.shape[2] // side
+    whole = frames[:, : rows * side, : columns * side].reshape(len(frames), rows, side, columns, side, 3)
+    return whole.sum(axis=(2, 4), dtype=np.int64) // side**2
+
+
+@pytest.mark.parametrize(("size", "at_once"), [((33, 40), 7), ((33, 40), 60), ((5, 9), 1), ((5, 9), 16)])
+def test_measures_are_those_of_one_frame_after_the_other(size: tuple[int, int], at_once: int) -> None:
+    # Noise below and above that of a codec, in one channel or in all, with stretches in which nothing moves.
+    video = np.repeat(RNG.integers(0, 256, (1, *size, 3)), 60, axis=0)
+    for t in (9, 10, 11, 30, 44):
+        row, column = RNG.integers(0, size[0]), RNG.integers(0, size[1])
+        video[t:, row, column, t % 3] = (video[t, row, column, t % 3] + 100) % 256
+    video[20:] += RNG.integers(0, 4, video[20:].shape)
+    video[48:52] = 255 - video[48:52]
+    video = video.clip(0, 255).astype(np.uint8)
+    measures = FrameMeasures(10.0, still_share=0.002)
+    for begin in range(0, len(video), at_once):
+        measures.add(video[begin : begin + at_once])
+
+    def share(one: int, other: int) -> float:
+        apart = np.abs(video[one].astype(int) - video[other])
+        return float((apart > CODEC_NOISE).any(axis=-1).mean())
+
+    assert np.allclose(measures.moved, [share(t, max(0, t - 1)) for t in range(60)])
+    starts = [0]
+    for t in range(60):
+        if share(t, starts[-1]) > 0.002:
+            starts.append(t)
+    assert list(measures.still_starts) == starts and len(starts) > 3
+    small = thumbnails_of(video)
+    side = size[0] // small.shape[1]
+    assert np.array_equal(small, mean_of_squares(video, side))
+    apart = np.abs(small[:, None].astype(int) - small[None]).reshape(60, 60, -1).mean(axis=-1)
+    assert np.allclose(measures._steps, [0, *(apart[t, t - 1] for t in range(1, 60))])
+    # Of a frame with those before it, and of the one before with those from it on.
+    near = range(1, FLASH_FRAMES + 2)
+    expected = [
+        min(
+            [apart[t, t - lag] for lag in near if lag <= t]
+            + [apart[t - 1, t - 1 + lag] for lag in near if t - 1 + lag < 60]
+        )
+        for t in range(1, 60)
+    ]
+    assert np.allclose(measures._scores, [0, *expected])
 
 
 @pytest.mark.parametrize(
