@@ -1,7 +1,6 @@
 """How far a long continuation drifts, and whether another model (trained with context noise, say) drifts less.
 
-    python benchmarks/drift.py --model runs/demo/gpt --frames 1024 --overlap 1 2 3 --clips 16 \
-        --out benchmarks/results/drift_long.json
+    python benchmarks/drift.py --model runs/demo/gpt --frames 1024 --overlap 1 2 3 --clips 16
     python benchmarks/drift.py --model runs/noisy/gpt --against runs/demo/gpt --out benchmarks/results/drift.json
 
 All were trained on a world of balls. New clips of that world are continued to many times the window, which slides over

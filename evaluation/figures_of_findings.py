@@ -57,10 +57,15 @@ def world_figures(test: str, found: Mapping[str, WorldFindings], model: str) -> 
     return figures
 
 
-def copies_figures(found: Memorization) -> list[Figure]:
-    """Whether samples repeat training clips, by pixels or by tokens."""
+def copies_figures(found: Memorization, hop: int) -> list[Figure]:
+    """Whether samples repeat training clips, by pixels or by tokens.
+
+    Args:
+        found: Nearest training clips.
+        hop: Frames between the beginnings of those that were looked at.
+    """
     code, count = code_hash(memorization, nearest_clips), len(found.samples.distance)
-    told, by = f"nearest-1[{found.nearness}]: all training clips", f"by {found.nearness}"
+    told, by = f"nearest-1[{found.nearness}]: training clips every {hop} frames", f"by {found.nearness}"
     distance, copies = f"distance to training clips {by}, held-out clips are 1", f"near-copies of training clips {by}"
     return [
         Figure(

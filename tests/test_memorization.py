@@ -20,6 +20,8 @@ from tokenreel.evaluation.nearest_clips import (
     normalised,
     small_pictures,
 )
+from tokenreel.tools import model_findings
+from tokenreel.tools.model_findings import _thinned
 from tokenreel.tools.training_clips import near_copy_strips, pixel_blocks, token_blocks, training_windows
 from tokenreel.training.optimizer import build_optimizer
 from tokenreel.transformer import GPTConfig, GPTSize, SamplingSettings, VideoGPT, sample_indices
@@ -120,13 +122,18 @@ def test_what_cannot_be_compared_is_refused(training: np.ndarray, held_out: np.n
         memorization_of_tokens(np.zeros((1, 4)), np.zeros((1, 4)), lambda: [np.zeros((1, 5))])
 
 
-def test_training_clips_come_whole_and_near_copies_stand_beside_them(tmp_path: Path) -> None:
+def test_training_clips_come_whole_and_near_copies_stand_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_world("balls", tmp_path / "world", 5, 2, 32, 20, 10.0, 0)
     source = DataSettings(tmp_path / "world", size=32, cache=tmp_path / "clips")
     windows = training_windows(source, 8, hop=4)
     seen = np.concatenate(list(pixel_blocks(windows, 2)()))
     assert seen.shape == (5 * 4, 6, 32, 32, 3) and (seen[5] == windows[5][2:]).all()
     thinned = np.concatenate(list(token_blocks(windows, lambda clips: clips[:, ::4, 0, 0, 0], 1)()))
+    assert _thinned(windows) is windows
+    monkeypatch.setattr(model_findings, "MOST_ENCODED", 11)
+    assert (_thinned(windows).hop, len(_thinned(windows))) == (8, 10), "clips that meet, of every video"
     assert (thinned == np.stack([windows[i][4:5, 0, 0, 0] for i in range(20)])).all()
     samples = noisy(seen[[7, 3, 12]])
     found = memorization_of_pixels(samples, clips(1000, 20, 6), pixel_blocks(windows, 2))

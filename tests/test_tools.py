@@ -385,7 +385,11 @@ def test_evaluation_reports_every_figure(tmp_path: Path, capsys: pytest.CaptureF
     assert figures["motion", "flicker, real clips are 1"].floors["copy of the last frame"] == 0
     for nearness in ("pixels", "tokens"):
         near = figures["memorization", f"distance to training clips by {nearness}, held-out clips are 1"]
-        assert 0 < near.value < 10 and nearness in near.protocol and f"(by {nearness})" in " ".join(card.notes)
+        assert (
+            0 < near.value < 10
+            and near.protocol == f"nearest-1[{nearness}]: training clips every 4 frames"
+            and f"(by {nearness})" in " ".join(card.notes)
+        )
     page = (tmp_path / "evaluation.html").read_text()
     assert card.protocol_id in page and page.count("data:image/png;base64") == 4 and "<svg" in page
 

@@ -34,6 +34,8 @@ SHOWN, SHOWN_FRAMES = 4, 16
 MODEL = "model"
 LEAST_PROMPT = 3
 """Frames that tell how things move."""
+MOST_ENCODED = 8192
+"""Training clips that are encoded for a card, unless there are more videos: a minute or two on a processor core."""
 
 
 class Findings(NamedTuple):
@@ -54,7 +56,8 @@ def memory(model: VideoModel, judged: JudgedModel, source: DataSettings, prompt_
         return Findings(notes=["memorization is not judged: no training video is of this shape and as long as a clip"])
     made, real = judged.samples[0][:, prompt_frames:], judged.reconstruction[:, prompt_frames:]
     by_pixels = memorization_of_pixels(made, real, pixel_blocks(windows, prompt_frames))
-    by_tokens = _memory_of_tokens(model, judged, windows, prompt_frames)
+    wider = _thinned(windows)
+    by_tokens = _memory_of_tokens(model, judged, wider, prompt_frames)
     some = np.linspace(0, len(windows) - 1, min(len(windows), len(judged.truth))).round().astype(int)
     told = [model.gpt.config.conditions.of_record(windows.record(clip)) for clip in some]
     gap = BitsGap(model.bits_of_clips(encoded(model, windows.batch(some)), told), judged.bits)
@@ -62,8 +65,17 @@ def memory(model: VideoModel, judged: JudgedModel, source: DataSettings, prompt_
     if min(len(judged.samples), len(judged.truth)) > 1:
         several = np.stack([each[:, prompt_frames:] for each in judged.samples], axis=1)
     strips = [Strip("nearest training clips", near_copy_strips(by_pixels, made, windows, prompt_frames))]
-    figures = copies_figures(by_pixels) + copies_figures(by_tokens) + memorization_figures(gap, several)
+    figures = copies_figures(by_pixels, windows.hop) + copies_figures(by_tokens, wider.hop)
+    figures += memorization_figures(gap, several)
     return Findings(figures, [by_pixels.sentence, by_tokens.sentence], strips)
+
+
+def _thinned(windows: ClipWindows) -> ClipWindows:
+    """Clips of the same videos with as much room between their beginnings as is needed to be few enough."""
+    while len(windows) > MOST_ENCODED and windows.hop < windows.clip_frames:
+        hop = min(2 * windows.hop, windows.clip_frames)
+        windows = ClipWindows(windows.store, windows.records[0].split, windows.clip_frames, hop, windows.size)
+    return windows
 
 
 def _memory_of_tokens(model: VideoModel, judged: JudgedModel, windows: ClipWindows, prompt_frames: int) -> Memorization:
