@@ -99,8 +99,8 @@ def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], f
         if ranks.is_first():
             open_run(settings.run, config, settings.resume, fixed)
     bf16 = pick_precision(settings.precision, device) == "bf16"
-    accelerator = _accelerator(stage, device, bf16)
     in_parts = sharding.place(stage.model, device, stage.in_parts)
+    accelerator = _accelerator(stage, device, bf16, in_parts)
     dtype = torch.bfloat16 if bf16 else torch.float32
     optimizer = build_optimizer(stage.model, settings.lr, settings.weight_decay, dtype)
     average = WeightAverage(stage.model, settings.ema_decay) if settings.ema_decay else None
@@ -111,7 +111,7 @@ def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], f
     first = load_checkpoint(checkpoint, stage.model, optimizer, average, retreat, others) if checkpoint else 0
     ranks.check_alike("the step to go on from", first, f"put {settings.run} on a disk that all machines share")
     resumed = f"resumed at step {first} of {settings.steps}" if first else ""
-    if checkpoint != latest_checkpoint(settings.run):
+    if ranks.agreed(checkpoint != latest_checkpoint(settings.run)):
         resumed += ", from before the learning rate fell: what the shorter run did after that is left behind"
         resumed += set_aside_best(settings.run, best)
     # Nothing is left for accelerate to gather of a model in parts.
@@ -124,7 +124,7 @@ def _prepare(stage: Stage, settings: TrainingSettings, config: dict[str, Any], f
     return Running(stage, settings, device, stepper, schedule, average, retreat, best, watch, saver, first, resumed)
 
 
-def _accelerator(stage: Stage, device: torch.device, bf16: bool) -> Accelerator:
+def _accelerator(stage: Stage, device: torch.device, bf16: bool, in_parts: bool) -> Accelerator:
     return Accelerator(
         cpu=device.type == "cpu",
         mixed_precision="bf16" if bf16 else "no",
@@ -135,7 +135,7 @@ def _accelerator(stage: Stage, device: torch.device, bf16: bool) -> Accelerator:
                 find_unused_parameters=bool(getattr(stage.model, "rests_in_part", False)),
             ),
             # A copy of weights that are gathered for their turn alone would outlive it.
-            AutocastKwargs(cache_enabled=not stage.in_parts),
+            AutocastKwargs(cache_enabled=not in_parts),
         ],
     )
 

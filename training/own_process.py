@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-WANT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "MemoryError")
+WANT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory", "bad_alloc", "MemoryError", "ALLOC_FAILED")
 """What libraries say whose requests for memory were refused."""
 LAST_WORDS = 300
 

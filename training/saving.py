@@ -49,10 +49,11 @@ class Saver:
             OSError: If it must and cannot.
         """
         with released(self.stage.model, self.average), sharding.told_whole(self.stage.model, ranks.is_first()):
-            exported = self._done(log, step, must, lambda: self._export(step, found_best))
+            exposures: dict[str, float] = {}
+            exported = self._done(log, step, must, lambda: exposures.update(self._export(step, found_best)))
         if exported:
             # Last, so that a run killed before it takes up and repeats all that belongs to this step.
-            self._done(log, step, must, lambda: self._save_checkpoint(log, step))
+            self._done(log, step, must, lambda: self._save_checkpoint(log, step, exposures))
         elif found_best:
             self.best.take_back()
 
@@ -69,12 +70,15 @@ class Saver:
                 failed = True
         return not ranks.agreed(failed)
 
-    def _export(self, step: int, found_best: bool) -> None:
-        if ranks.is_first():
-            for folder in (MODEL, BEST) if found_best else (MODEL,):
-                self.stage.export(self.settings.run / folder, step)
+    def _export(self, step: int, found_best: bool) -> Mapping[str, float]:
+        """Write the models; how often clips were seen, worked out before others wait for this process."""
+        if not ranks.is_first():
+            return {}
+        for folder in (MODEL, BEST) if found_best else (MODEL,):
+            self.stage.export(self.settings.run / folder, step)
+        return self.stage.exposures(step)
 
-    def _save_checkpoint(self, log: RunLog, step: int) -> None:
+    def _save_checkpoint(self, log: RunLog, step: int, exposures: Mapping[str, float]) -> None:
         log.sync()
         save_checkpoint(
             self.settings.run,
@@ -87,7 +91,7 @@ class Saver:
             self.others,
             self.settings.keep,
             {self.best.step},
-            self.stage.exposures(step) if ranks.is_first() else None,
+            exposures,
         )
 
 
