@@ -23,9 +23,9 @@ from tokenreel.training.ema import WeightAverage
 from tokenreel.training.random_states import random_states, restore_random_states
 from tokenreel.training.retreat import Retreat
 from tokenreel.training.schedule import Schedule
+from tokenreel.training.settings import KEEP
 
 FORMAT_VERSION = 1
-KEEP = 3
 
 
 class Remembering(Protocol):

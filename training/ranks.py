@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,9 +18,7 @@ from accelerate import PartialState
 from torch import distributed
 
 from tokenreel.training.hardware import DeviceName, pick_device
-
-if TYPE_CHECKING:  # settings know checkpoints, which are written by the first process
-    from tokenreel.training.settings import TrainingSettings
+from tokenreel.training.settings import TrainingSettings
 
 PATIENCE = timedelta(minutes=30)
 """For a rank that is alive but does not answer within a step."""
@@ -60,7 +58,7 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def join(settings: "TrainingSettings") -> None:
+def join(settings: TrainingSettings) -> None:
     """Meet the other processes that a launcher started, and take the device that is this one's.
 
     Raises:

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokenreel.training.checkpoints import KEEP
 from tokenreel.training.hardware import Compile, DeviceName, Precision
 from tokenreel.training.run_log import WandbMode
+
+KEEP = 3
 
 
 @dataclass(frozen=True, kw_only=True)
