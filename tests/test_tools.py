@@ -426,6 +426,9 @@ def test_videos_that_anything_made_are_judged_by_real_ones(tmp_path: Path, capsy
     with pytest.raises(SystemExit):
         call("evaluate --frames world/val")
     assert "--frames and --against: expected both or neither" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        call("evaluate --frames world/val --against world/train --frame-size 32x32")
+    assert "--frame-size choose clips of a model's data, expected neither" in capsys.readouterr().err
 
 
 # the user's own videos

@@ -111,6 +111,11 @@ class Config(SamplingSettings):
             raise ValueError(f"best_of {self.best_of}, clip_frames {self.clip_frames}: expected at least 1 and 2")
         if (self.frames is None) != (self.against is None):
             raise ValueError("--frames and --against: expected both or neither; videos are judged by real ones")
+        if self.frames is not None and (self.data is not None or self.frame_size):
+            raise ValueError(
+                "--data and --frame-size choose clips of a model's data, expected neither with --frames; real videos "
+                "are named by --against, their frames' size by --size"
+            )
 
 
 def evaluate(config: Config) -> None:
