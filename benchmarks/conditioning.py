@@ -19,7 +19,7 @@ from typing import get_args
 import torch
 from conditioning_breakout import PROMPT_FRAMES as BREAKOUT_PROMPT
 from conditioning_breakout import breakout_rows
-from conditioning_captions import caption_rows, label_rows
+from conditioning_captions import caption_rows, colors_of, label_rows
 from conditioning_paddle import PROMPT_FRAMES, paddle_rows
 from PIL import Image
 from report import report
@@ -70,7 +70,7 @@ def main() -> None:
         table, clips = caption_rows(model, world, arguments.samples, settings["captions"])
         rows += table
         if model.gpt.config.conditions.labels:
-            rows += label_rows(model, arguments.samples, settings["captions"])
+            rows += label_rows(model, colors_of(world), arguments.samples, settings["captions"])
         strip = film_strip(clips[:8], every=4, scale=2)
         Image.fromarray(strip).save(arguments.out.with_name(f"{arguments.out.stem}_captions.png"))
     if arguments.paddle_model is not None:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import numpy as np
 from report import row
 
-from tokenreel.datasets.world_balls import BACKGROUND, COLORS, LABELS, PALETTE, RADIUS
+from tokenreel.datasets.world_balls import BACKGROUND, COLORS, LABELS, RADIUS
 from tokenreel.datasets.world_combinations import Combination, all_combinations, caption
+from tokenreel.datasets.world_episode import Color
 from tokenreel.datasets.world_states import WORLD_FILE
 from tokenreel.datasets.worlds import simulate
 from tokenreel.evaluation.captions import caption_figures, shown_discs
@@ -34,18 +36,19 @@ def caption_rows(
     Returns:
         Rows, and (caption, clip) pairs of held-out combinations to look at.
     """
+    groups, colors = _combinations(world), colors_of(world)
     table: list[dict[str, Any]] = []
     shown: list[tuple[str, np.ndarray]] = []
-    for case, combinations in _combinations(world).items():
+    for case, combinations in groups.items():
         order = np.random.default_rng(0).permutation(len(combinations))
         wanted = [combinations[order[i % len(order)]] for i in range(samples)]
-        right = np.array([[Counter(balls)[name] for name in PALETTE] for balls in wanted])
+        right = np.array([[Counter(balls)[name] for name in colors] for balls in wanted])
         nothing = np.zeros((samples, 0, *model.frame_size, 3), np.uint8)
         told = continued(model, nothing, [ClipConditions(caption=caption(balls)) for balls in wanted], settings)
         # Guidance has nothing to strengthen here.
         untold = continued(model, nothing, [ClipConditions()] * samples, replace(settings, guidance=1.0))
         true = through_tokenizer(model, _true_clips(model, wanted))
-        judged = [caption_figures(_counts(clips), right) for clips in (told, untold, true)]
+        judged = [caption_figures(_counts(clips, colors), right) for clips in (told, untold, true)]
         table += [
             row(case, metric, tally.unit, *(each[metric].value for each in judged))
             for metric, tally in judged[0].items()
@@ -55,7 +58,9 @@ def caption_rows(
     return table, shown
 
 
-def label_rows(model: VideoModel, samples: int, settings: SamplingSettings) -> list[dict[str, Any]]:
+def label_rows(
+    model: VideoModel, colors: Mapping[str, Color], samples: int, settings: SamplingSettings
+) -> list[dict[str, Any]]:
     """Judge labels, which name the number of balls, where nothing else is said of a clip."""
     names = [LABELS[i % len(LABELS)] for i in range(samples)]
     balls = np.array([1 + LABELS.index(name) for name in names])
@@ -66,8 +71,14 @@ def label_rows(model: VideoModel, samples: int, settings: SamplingSettings) -> l
         continued(model, nothing, [ClipConditions()] * samples, replace(settings, guidance=1.0)),
         through_tokenizer(model, true),
     )
-    hits = [float((_counts(part).sum(axis=1) == balls).mean()) for part in clips]
+    hits = [float((_counts(part, colors).sum(axis=1) == balls).mean()) for part in clips]
     return [row("labels", "number of balls right", "share", *hits)]
+
+
+def colors_of(world: Path) -> dict[str, Color]:
+    """Of the balls of a world, by name."""
+    colors: dict[str, Color] = json.loads((world / WORLD_FILE).read_text())["colors"]
+    return colors
 
 
 def _combinations(world: Path) -> dict[str, list[Combination]]:
@@ -95,7 +106,7 @@ def _true_clips(model: VideoModel, wanted: list[Combination]) -> np.ndarray:
     return np.stack([clip.frames for clip in clips])
 
 
-def _counts(clips: np.ndarray) -> np.ndarray:
+def _counts(clips: np.ndarray, colors: Mapping[str, Color]) -> np.ndarray:
     """Balls of each colour that a clip shows in most frames: int64 (B, colours)."""
     low, high = (share * clips.shape[2] for share in RADIUS)
-    return shown_discs(clips, list(PALETTE.values()), BACKGROUND, (low, high))
+    return shown_discs(clips, list(colors.values()), BACKGROUND, (low, high))

@@ -82,11 +82,11 @@ def simulate_balls(
     canvas = Canvas(frames, size, BACKGROUND)
     for i, name in enumerate(names):
         canvas.discs(positions[:, i], radius[i], PALETTE[name])
-    seen = np.ones((frames, n))
+    fraction = np.ones((frames, n))
     if bar is not None:
         canvas.boxes(np.full(frames, bar[0]), np.full(frames, bar[1]), 0, size, OCCLUDER)
-        seen = 1 - _share_left_of(bar[1], positions[..., 0], radius) + _share_left_of(bar[0], positions[..., 0], radius)
-    fraction = seen.round(4)
+        left, right = (_share_left_of(edge, positions[..., 0], radius) for edge in bar)
+        fraction = (1 - right + left).round(4)
     states = {
         "names": names,
         "colors": [list(PALETTE[name]) for name in names],
@@ -98,11 +98,14 @@ def simulate_balls(
         "visible": (fraction > 0).tolist(),
         "occluder": None if bar is None else [round(edge, 4) for edge in bar],
     }
-    said = names
-    if twins:  # in any order of colours: else each combination would be one fixed sentence, and learned as such
-        order = np.random.default_rng([seed, n]).permutation(len(known))
-        said = sorted(names, key=lambda name: order[known.index(name)])
+    said = _in_any_order(names, known, seed) if twins else names
     return Episode(canvas.finished(), states, caption(said), LABELS[n - 1])
+
+
+def _in_any_order(names: Sequence[str], known: Sequence[str], seed: int) -> list[str]:
+    """As a caption is to name them: else each combination would be one fixed sentence, and learned as such."""
+    order = np.random.default_rng([seed, len(names)]).permutation(len(known))
+    return sorted(names, key=lambda name: order[known.index(name)])
 
 
 def _drawn_names(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tokenreel.datasets.world_balls import COLORS
 from tokenreel.datasets.world_combinations import caption
 from tokenreel.datasets.world_paddle import ACTION_NAMES, play_on
 from tokenreel.datasets.worlds import simulate, write_world
@@ -63,7 +64,7 @@ def test_labels_are_judged_by_the_number_of_balls(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(conditioning_captions, "continued", obedient)
     monkeypatch.setattr(conditioning_captions, "through_tokenizer", lambda model, clips: np.zeros_like(clips))
-    (row,) = conditioning_captions.label_rows(MODEL, 12, SETTINGS)
+    (row,) = conditioning_captions.label_rows(MODEL, COLORS, 12, SETTINGS)
     assert (row["case"], row["ours"], row["alternative"], row["limit"]) == ("labels", 1, 1 / 3, 0)
 
 
