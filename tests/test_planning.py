@@ -65,8 +65,8 @@ def chosen(facts: VideoFacts, hours: float, memory: float = 100 * GIB) -> tuple[
 
 def made(facts: VideoFacts, hours: float, pause: float = 0.0) -> Plan:
     choice = choose(facts, ALL, GPT_OPTIONS, 16, hours, 100 * GIB)
-    first = StageCost(choice.tokenizer.seconds_per_step, 10.0, 5.0, pause, GIB)
-    second = StageCost(choice.gpt.seconds_per_step, 10.0, 60.0, pause, 2 * GIB)
+    first = StageCost(choice.tokenizer.seconds_per_step, 10.0, 5.0, pause, pause / 2, GIB)
+    second = StageCost(choice.gpt.seconds_per_step, 10.0, 60.0, pause, pause / 2, 2 * GIB)
     return plan_lengths(facts, choice, first, second, 0.01, hours)
 
 
@@ -135,7 +135,7 @@ def test_the_hours_are_used_and_not_exceeded() -> None:
     for stage, cost in ((plan.tokenizer, 0.5), (plan.gpt, plan.choice.gpt.seconds_per_step)):
         pauses = -(-stage.steps // stage.every)
         overhead = 15.0 if stage is plan.tokenizer else 70.0
-        assert stage.seconds == pytest.approx(overhead + stage.steps * cost + (pauses + 1) * 20.0)
+        assert stage.seconds == pytest.approx(overhead + stage.steps * cost + pauses * 20.0 + 10.0)
         assert pauses <= 20
     assert plan.tokenizer.seconds <= TOKENIZER_SHARE * 6 * 3600
     assert plan.clips == 1000 * 47 + 50 * 47 and plan.choice.hop == 4
@@ -179,8 +179,8 @@ def test_memory_counts_videos_that_are_mapped_into_it(hours: float) -> None:
 
 def test_small_arithmetic() -> None:
     assert [rounded(n) for n in (0, 7, 999, 1234, 98765)] == [0, 7, 999, 1230, 98700]
-    cost = StageCost(2.0, 10.0, 5.0, 3.0)
-    assert cost.seconds(100, 4) == 10 + 5 + 200 + 15
+    cost = StageCost(2.0, 10.0, 5.0, 3.0, 1.0)
+    assert cost.seconds(100, 4) == 10 + 5 + 200 + 4 * 3 + 1, "it saves once more than it validates"
     assert cost.steps_in(cost.seconds(100, 4), 4) == 100 and cost.steps_in(1.0, 4) == 0
     assert typical_step(np.array([1.0] * 9 + [50.0])) == 1.0, "one accident does not count"
     assert typical_step(np.array([1.0, 2.0])) == 1.5

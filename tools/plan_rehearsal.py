@@ -6,7 +6,7 @@ To be called in a process of its own (``training/own_process.py``), so that its 
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,8 +54,10 @@ class _Clock:
 
     begun: float
     first_batch: float = 0.0
-    judging: float = 0.0
-    first_saving: float = 0.0
+    judging: list[float] = field(default_factory=list)
+    """Of each validation."""
+    saving: float = 0.0
+    """When it began to save after the newest one."""
 
 
 class _Timed:
@@ -72,18 +74,19 @@ class _Timed:
         """The evaluation and its pictures, timed."""
         begin = time.time()
         found: Evaluation = super().evaluate(step, folder)  # type: ignore[misc]
-        self.clock.judging += time.time() - begin
+        self.clock.judging.append(time.time() - begin)
+        self.clock.saving = 0.0
         return found._replace(show=partial(self._timed_show, found.show))
 
     def _timed_show(self, show: Callable[[], list[Path]]) -> list[Path]:
         begin = time.time()
         paths = show()
-        self.clock.judging += time.time() - begin
+        self.clock.judging[-1] += time.time() - begin
         return paths
 
     def export(self, folder: Path, step: int) -> None:
         """The model; from here on the run is saved."""
-        self.clock.first_saving = self.clock.first_saving or time.time()
+        self.clock.saving = self.clock.saving or time.time()
         super().export(folder, step)  # type: ignore[misc]
 
 
@@ -140,16 +143,18 @@ def _rehearsed(stage: Any, config: Any, clock: _Clock, speed: str, per_clip: int
     """Train through the trainings' own loop; the log has the seconds of every step."""
     stage.clock = clock
     train(stage, config, {}, set())
-    end = time.time()
+    saving = time.time() - clock.saving
     lines = [json.loads(line) for line in (config.run / "metrics.jsonl").read_text().splitlines()]
     seconds = np.array([config.batch_size * per_clip / line[speed] for line in lines if speed in line])
     first = len(seconds) // 2  # a compiler may come back after some steps
     typical = typical_step(seconds[first:])
+    *earlier, judging = clock.judging
     return StageCost(
         seconds_per_step=typical,
         start_seconds=clock.first_batch - clock.begun,
-        first_seconds=max(0.0, float((seconds[:first] - typical).sum())),
-        pause_seconds=clock.judging + end - clock.first_saving,
+        first_seconds=max(0.0, float((seconds[:first] - typical).sum() + sum(earlier) - len(earlier) * judging)),
+        pause_seconds=judging + saving,
+        saving_seconds=saving,
         peak_bytes=peak_memory_mb(next(stage.model.parameters()).device) * 2**20,
     )
 
@@ -184,13 +189,16 @@ def _sampling(config: train_gpt.Config, device: torch.device) -> float:
 
 
 def shortened(config: Any, run: Path, steps: int) -> Any:
-    """Settings of a training for a rehearsal of it: every step logged, validated and saved once, at the end."""
+    """Settings of a training for a rehearsal of it: every step logged, validated and saved halfway and at the end.
+
+    The first validation makes and loads much that all later ones find.
+    """
     return replace(
         config,
         run=run,
         steps=steps,
         log_every=1,
-        evaluate_every=10**9,
+        evaluate_every=-(-steps // 2),
         checkpoint_every=10**9,
         warmup=min(config.warmup, steps // 10),
         wandb="disabled",

@@ -98,16 +98,14 @@ class StageCost:
     """That the first steps take beyond the others: what is compiled or made once."""
     pause_seconds: float = 0.0
     """Of one validation with its pictures, and of saving after it."""
+    saving_seconds: float = 0.0
+    """Of that, the saving."""
     peak_bytes: float = 0.0
 
     def seconds(self, steps: int, validations: int) -> float:
         """Of a whole training; it saves once more than it validates, before the learning rate falls."""
-        return (
-            self.start_seconds
-            + self.first_seconds
-            + steps * self.seconds_per_step
-            + (validations + 1) * self.pause_seconds
-        )
+        once = self.start_seconds + self.first_seconds + self.saving_seconds
+        return once + steps * self.seconds_per_step + validations * self.pause_seconds
 
     def steps_in(self, seconds: float, validations: int) -> int:
         """Steps for which there is time."""
