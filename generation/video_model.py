@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from tokenreel.generation.condition_reader import ConditionReader
+from tokenreel.generation.given_clips import ClipLengths, check_frames
 from tokenreel.tokenizer import VideoTokenizer, fingerprint
 from tokenreel.tokenizer.frames import to_frames, to_video
 from tokenreel.tokenizer.pretrained import encoding_fingerprint
@@ -128,39 +129,8 @@ class VideoModel:
         Raises:
             ValueError: If not; it names lengths that would do.
         """
-        step = self.tokenizer.config.stride[0]
-        if prompt_frames > self.window:
-            raise ValueError(
-                f"prompt_frames {prompt_frames} exceed the window of {self.window} frames this model was trained on; "
-                "give the last of them"
-            )
-        least_frames = {"prompt_frames": 0, "last_frames": 0, "num_frames": step}
-        for (name, least), value in zip(least_frames.items(), (prompt_frames, last_frames, num_frames), strict=True):
-            if value is not None and not isinstance(value, int | np.integer):
-                raise ValueError(f"{name} {value!r}: expected a whole number of frames")
-            if value is not None and value < least:
-                raise ValueError(f"{name} {value}: expected {least} or more, in steps of {step}")
-            if value is not None and value % step:
-                below = value // step * step
-                raise ValueError(
-                    f"{name} {value} is not a multiple of the temporal stride {step}; use {below} or {below + step}"
-                )
-        if last_frames:
-            self._check_infilling(prompt_frames, num_frames, last_frames)
-
-    def _check_infilling(self, prompt_frames: int, num_frames: int | None, last_frames: int) -> None:
-        if not self.gpt.config.infilling:
-            raise ValueError(
-                f"last_frames {last_frames}: this model was not trained to fill in what lies between; train one with "
-                "tools/train_gpt.py --infilling 0.5"
-            )
-        if num_frames is None:
-            raise ValueError(f"last_frames {last_frames} of a clip without end; say how many frames lie between")
-        if prompt_frames + num_frames + last_frames > self.window:
-            raise ValueError(
-                f"{prompt_frames} prompt frames, {num_frames} new and {last_frames} last ones exceed the window of "
-                f"{self.window} frames this model was trained on; give or make fewer"
-            )
+        step, infilling = self.tokenizer.config.stride[0], self.gpt.config.infilling > 0
+        ClipLengths(step, self.window, infilling).check(prompt_frames, num_frames, last_frames)
 
     def continue_frames(
         self,
@@ -284,9 +254,9 @@ class VideoModel:
         First of the prompts, then of each latent frame, then of the last frames. What does not fit is refused at once,
         not with the first frame.
         """
-        self._check_frames("prompt", prompt)
+        check_frames("prompt", prompt, self.frame_sizes)
         if last is not None:
-            self._check_frames("last", last, prompt)
+            check_frames("last", last, [(prompt.shape[2], prompt.shape[3])], len(prompt))
         last_frames = 0 if last is None else last.shape[1]
         self.check_lengths(prompt.shape[1], num_frames, last_frames)
         if conditions is not None and len(conditions) != len(prompt):
@@ -331,19 +301,6 @@ class VideoModel:
         step = self.tokenizer.config.stride[0]
         still = np.repeat(last[:, :1], STILL * step, axis=1)
         return self._encoded(np.concatenate([still, last], axis=1))[:, STILL:]
-
-    def _check_frames(self, name: str, frames: np.ndarray, prompt: np.ndarray | None = None) -> None:
-        sizes = self.frame_sizes if prompt is None else [(prompt.shape[2], prompt.shape[3])]
-        clips: int | str = "B" if prompt is None else len(prompt)
-        fits = frames.ndim == 5 and frames.shape[2:4] in sizes and frames.shape[4] == 3 and frames.dtype == np.uint8
-        if not fits or clips not in ("B", len(frames)):
-            expected = " or ".join(f"({clips}, {name[0].upper()}, {height}, {width}, 3)" for height, width in sizes)
-            remedy = ""
-            if frames.dtype != np.uint8:
-                remedy = "; give colours as whole numbers from 0 to 255"
-            elif frames.ndim == 5 and frames.shape[2:4] not in sizes:
-                remedy = "; load_video brings a file to that size"
-            raise ValueError(f"{name} is {frames.dtype} {frames.shape}, expected uint8 {expected}{remedy}")
 
     def bits_per_token(self, indices: Tensor, conditions: Sequence[ClipConditions]) -> float:
         """Cross-entropy of clips that were encoded, int64 (B, T', H', W'), each under what is said of it."""
