@@ -54,9 +54,10 @@ class ArraySource:
         wanted = [name for name in members if part in ("", name)]
         if not wanted:
             held = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in list(arrays.items())[:6])
+            remedy = "; store colours as whole numbers from 0 to 255" if any(map(_shaped, arrays.values())) else ""
             raise ValueError(
                 f"no frames {f'named {part!r} ' if part else ''}in {path}: found {held or 'nothing'}; expected "
-                f"{', '.join(members) or 'an array of uint8 (N, T, H, W, C) or (T, H, W, C)'}"
+                f"{', '.join(members) or f'an array of uint8 (N, T, H, W, C) or (T, H, W, C){remedy}'}"
             )
         return cls(path, arrays, tuple(wanted), Counter())
 
@@ -144,9 +145,13 @@ class ArraySource:
 
 
 def _are_frames(array: ArrayFacts) -> bool:
+    return array.dtype == np.uint8 and _shaped(array)
+
+
+def _shaped(array: ArrayFacts) -> bool:
+    """As frames are, whatever its numbers."""
     shape = array.shape
-    whole = array.dtype == np.uint8 and 0 not in shape
-    return whole and (len(shape) == 4 or (len(shape) == 5 and shape[4] in CHANNELS))
+    return 0 not in shape and (len(shape) == 4 or (len(shape) == 5 and shape[4] in CHANNELS))
 
 
 def _has_many(shape: tuple[int, ...]) -> bool:

@@ -6,6 +6,7 @@ path = cache.shard(open_place("s3://bucket/tokens/train"), entry)
 
 import hashlib
 import os
+import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from tokenreel.datasets.shard_manifest import ShardEntry
 from tokenreel.datasets.shard_table import REMEDY
 
 _LOCKS = 64
+_ABANDONED = 24 * 3600.0
+"""Seconds without a further byte after which a shard on its way to another machine no longer comes."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +116,7 @@ class ShardCache:
             except FileNotFoundError:  # removed by another process
                 continue
             if ".tmp-" in path.name:
-                writer = writer_of(path.name)
-                if writer is None or process_lives(writer):
+                if _is_coming(path, status.st_mtime):
                     total += status.st_size  # another shard on its way, of another thread, process or machine
                 else:
                     path.unlink(missing_ok=True)
@@ -134,3 +136,9 @@ class ShardCache:
     def _lock(self, key: str) -> AbstractContextManager[None]:
         number = int(hashlib.sha256(key.encode()).hexdigest(), 16) % _LOCKS
         return file_lock(self.folder / "locks" / f"{number:02d}.lock")
+
+
+def _is_coming(temporary: Path, written: float) -> bool:
+    """Whether somebody may still be writing a temporary file; ``written`` is when it last grew."""
+    writer = writer_of(temporary.name)
+    return time.time() - written < _ABANDONED if writer is None else process_lives(writer)

@@ -331,6 +331,7 @@ def test_a_rehearsal_that_died_of_memory_is_told_from_one_that_crashed(
         "a process that measures ended by SIGSEGV, which is no want of memory, expected a result; it said last: "
         "Segmentation fault"
     )
+    assert "ended by signal 37, which" in str(_death(-37, tmp_path / "said")), "a signal of no name"
     assert isinstance(_told(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")), MemoryError)
     assert isinstance(_told(torch.OutOfMemoryError("CUDA out of memory. Tried to")), MemoryError)
     assert isinstance(_told(RuntimeError("shapes do not match")), RuntimeError)

@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
@@ -248,6 +249,9 @@ def test_copies_of_several_processes_together_stay_within_the_bound(
     (cache.folder / "shards").mkdir(parents=True)
     dead = cache.folder / "shards" / f"x.tar.tmp-999999999-{host_name()}"
     dead.write_bytes(b"half")
+    abandoned = cache.folder / "shards" / "y.tar.tmp-7-another-machine"
+    abandoned.write_bytes(b"half")
+    os.utime(abandoned, (time.time() - 2 * 24 * 3600,) * 2)
     other = cache.folder / "shards" / f"{'f' * 64}.tar"  # which another process loads while this one loads its own
     receive = RemotePlace.receive
 

@@ -80,7 +80,15 @@ def _death(status: int, log: Path, begin: int = 0) -> Exception:
         return MemoryError("the process was killed by SIGKILL, as systems do with one that takes too much memory")
     if any(sign in last for sign in WANT_OF_MEMORY):
         return MemoryError(last)
-    cause = signal.Signals(-status).name if status < 0 else f"exit status {status}"
+    cause = _signal_name(-status) if status < 0 else f"exit status {status}"
     return ChildProcessError(
         f"a process that measures ended by {cause}, which is no want of memory, expected a result; it said last: {last}"
     )
+
+
+def _signal_name(number: int) -> str:
+    """Of a signal; some have a number alone."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
