@@ -70,4 +70,4 @@ def _key_frames(path: Path) -> Iterator[np.ndarray]:
             except (av.FFmpegError, ValueError):
                 continue
             if frame is not None:
-                yield np.rot90(frame.to_ndarray(format="gray"), round(frame.rotation / 90) % 4)
+                yield np.rot90(frame.to_ndarray(format="gray", threads=1), round(frame.rotation / 90) % 4)

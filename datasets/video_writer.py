@@ -9,6 +9,7 @@ from typing import BinaryIO, Protocol, Self, cast
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from PIL import GifImagePlugin, Image
 
 # Sampled frames that vote on a gif's palette; more only costs time.
@@ -143,6 +144,7 @@ class _Container:
         self._path, self._rate, self._options = path, rate, options
         self._format, self._codec, self._pixels = names
         self._container: av.container.OutputContainer | None = None
+        self._reformatter = VideoReformatter()
         self._count = 0
 
     def begin(self, image: np.ndarray) -> None:
@@ -161,7 +163,9 @@ class _Container:
     def add(self, image: np.ndarray) -> None:
         """See :class:`_Encoder`."""
         assert self._container is not None
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+        given = av.VideoFrame.from_ndarray(image, format="rgb24")
+        # Several threads of the library's (swscale 9) sometimes leave rows out, seen with 10 bits a colour.
+        frame = self._reformatter.reformat(given, format=self._pixels, threads=1)
         frame.pts, frame.time_base = self._count, 1 / self._rate
         self._count += 1
         self._container.mux(self._stream.encode(frame))

@@ -34,7 +34,7 @@ def encode(path: Path, frames: np.ndarray, pts: list[int], pix_fmt: str = "bgr0"
         stream.pix_fmt = pix_fmt
         stream.codec_context.time_base = stream.time_base = Fraction(1, 1000)
         for image, stamp in zip(frames, pts, strict=True):
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pix_fmt)
+            frame = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(format=pix_fmt, threads=1)
             frame.pts, frame.time_base = stamp, Fraction(1, 1000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
