@@ -10,6 +10,21 @@ show exactly the balls that the caption names. Labels: how many show as many bal
 validation clips continued under four orders; where the paddle is, beside where the game itself puts it from the same
 state; on recorded Breakout (videos with actions, --size 80 --width 64 --fps 0) beside what really happened. Pictures
 lie beside the JSON.
+
+The model of results/conditioning_eight_colors.json (an hour on one core, then 1.5 on two; its first captions still said
+"a orange ball"), judged at --temperature 0.7 --top-p 0.9 --guidance 2:
+
+    world="python tools/make_world.py balls --twins --colors 8 --hold-out 0.2 --val-count 200"
+    gpt="tools/train_gpt.py --conditions labels captions --model.dim 192 --model.depth 8 --weight-decay 0.1"
+    cut="python tools/tokenize_dataset.py --tokenizer runs/eight/tokenizer --clip-frames 8"
+    $world --count 32000 --frames 8 --out data/short
+    $world --count 16000 --frames 48 --out data/long
+    python tools/train_tokenizer.py --data data/short --size 64 --clip-frames 8 --steps 700 --run runs/eight/tokenizer
+    $cut --data data/short --hop 8 --out runs/eight/short
+    $cut --data data/long --hop 4 --out runs/eight/long
+    python $gpt --shards runs/eight/short --run runs/eight/first --steps 6000 --batch-size 16 --decay-share 0.45
+    gpt="$gpt --shards runs/eight/long --run runs/eight/gpt --init-from runs/eight/first --device cpu"
+    torchrun --nproc_per_node 2 -- $gpt --steps 7500 --batch-size 32 --lr 2e-3 --warmup 100 --decay-share 0.8
 """
 
 import argparse

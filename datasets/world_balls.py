@@ -1,7 +1,8 @@
 """The world `balls`: coloured discs that bounce off the walls and off each other without losing energy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,12 +29,12 @@ RADIUS = (0.08, 0.11)
 LABELS = ["one ball", "two balls", "three balls"]
 
 
-def colors_of_world(colors: int = USUAL_COLORS) -> dict[str, Color]:
-    """The first of `PALETTE`: those of a world of so many."""
-    return dict(list(PALETTE.items())[:colors])
+def colors_of_world(options: Mapping[str, Any]) -> dict[str, Color]:
+    """Of the balls of a world: the first of `PALETTE`, as many as its options say."""
+    return dict(list(PALETTE.items())[: options.get("colors", USUAL_COLORS)])
 
 
-COLORS = colors_of_world()
+COLORS = colors_of_world({})
 """Those of a world of which nothing else is said."""
 
 
@@ -68,7 +69,7 @@ def simulate_balls(
         ([left, right] in pixels, or None).
     """
     rng = np.random.default_rng(seed)
-    known = list(colors_of_world(colors))
+    known = list(PALETTE)[:colors]
     names = _drawn_names(rng, known, twins, combinations)
     n = len(names)
     radius = rng.uniform(*RADIUS, n) * size

@@ -122,7 +122,7 @@ def write_world(
     out, options = Path(out), dict(options or {})
     _check(world, size, frames, options, _WORLD_OPTIONS)
     _check_counts(count, val_count, fps, seed)
-    known = world_balls.colors_of_world(options.get("colors", world_balls.USUAL_COLORS))
+    known = world_balls.colors_of_world(options)
     by_split, held_out = options_by_split(list(known), options, seed)
     if not 0 < options.get("right", world_fork.RIGHT) < 1:
         raise ValueError(f"right is {options['right']}; expected a probability above 0 and below 1, such as 0.7")
@@ -182,7 +182,7 @@ def _settings(
     options: dict[str, Any],
 ) -> dict[str, Any]:
     module = _MODULES[world]
-    shown = world_balls.colors_of_world(options["colors"]) if "colors" in options else module.COLORS
+    shown = world_balls.colors_of_world(options) if "colors" in options else module.COLORS
     return {
         "format_version": FORMAT_VERSION,
         "world": world,

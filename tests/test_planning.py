@@ -7,6 +7,8 @@ import shlex
 import signal
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from tokenreel.datasets.data_source import DataSettings
 from tokenreel.datasets.store_sample import write_store_sample
 from tokenreel.datasets.video_writer import write_video
 from tokenreel.tools import plan as plan_tool
-from tokenreel.tools import plan_survey, sample, tokenize_dataset, train_gpt, train_tokenizer
+from tokenreel.tools import plan_rehearsal, plan_survey, sample, tokenize_dataset, train_gpt, train_tokenizer
 from tokenreel.tools.plan_rehearsal import typical_step
 from tokenreel.tools.plan_survey import Found, Survey, survey
 from tokenreel.tools.plan_words import MEASURED_BITS, commands, expected_bits, gpt_config, report, what_for_more
@@ -36,6 +38,7 @@ from tokenreel.training.planning import (
     rounded,
     window,
 )
+from tokenreel.training.stage import Evaluation
 from tokenreel.transformer import GPTSize
 
 COARSE, FINE = (4, 8, 8), (4, 4, 4)
@@ -175,6 +178,52 @@ def test_memory_counts_videos_that_are_mapped_into_it(hours: float) -> None:
     assert (mapped.tokenizer.through < 1) == (hours == 0.2)
     assert mapped.tokenizer.peak_bytes == GIB + MANY.bytes * min(1, mapped.tokenizer.through)
     assert mapped.gpt.peak_bytes == GIB
+
+
+def test_a_rehearsal_takes_its_second_validation_for_the_usual_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+
+    class Stage:
+        model = torch.nn.Linear(1, 1)
+
+        def batch(self, step: int) -> dict[str, Any]:
+            return {}
+
+        def evaluate(self, step: int, folder: Path) -> Evaluation:
+            now[0] += 7.0 if step == 2 else 1.0
+            return Evaluation({}, self.show)
+
+        def show(self) -> list[Path]:
+            now[0] += 0.5
+            return []
+
+        def export(self, folder: Path, step: int) -> None:
+            now[0] += 0.25
+
+    class Timed(plan_rehearsal._Timed, Stage):
+        pass
+
+    def train(stage: Timed, *rest: Any) -> None:
+        now[0] += 3.0
+        for step in (1, 2, 3, 4):
+            stage.batch(step)
+            now[0] += 2.0
+            if step % 2 == 0:
+                stage.evaluate(step, tmp_path).show()
+                stage.export(tmp_path, step)
+                now[0] += 0.5  # the checkpoint
+        lines = [json.dumps({"speed/clips_per_s": 2.0})] * 4
+        (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+
+    monkeypatch.setattr(plan_rehearsal, "train", train)
+    monkeypatch.setattr(plan_rehearsal.time, "time", lambda: now[0])
+    config = SimpleNamespace(run=tmp_path, batch_size=4)
+    cost = plan_rehearsal._rehearsed(Timed(), config, plan_rehearsal._Clock(100.0), "speed/clips_per_s", 1)
+    assert (cost.seconds_per_step, cost.start_seconds) == (2.0, 3.0)
+    assert cost.pause_seconds == 1.5 + 0.75 and cost.saving_seconds == 0.75
+    assert cost.first_seconds == 6.0, "what the first validation took beyond the second"
 
 
 def test_small_arithmetic() -> None:

@@ -61,7 +61,7 @@ def world_tests(
     tests = [balls_test(clips, size, frames, prompt_frames, **options)]
     if captions:
         held_out = [tuple(balls) for balls in world["options"].get("held_out", ())]
-        known = world_balls.colors_of_world(options.get("colors", world_balls.USUAL_COLORS))
+        known = world_balls.colors_of_world(options)
         everything = all_combinations(list(known), bool(options.get("twins")))
         shown = [balls for balls in everything if balls not in held_out]
         tests.append(caption_test("captions", clips, size, frames, shown, **options))
@@ -70,11 +70,11 @@ def world_tests(
     return tests
 
 
-def scene_of(episode: Episode, colors: int = world_balls.USUAL_COLORS) -> DiscScene:
-    """What is known of a clip of the world ``balls`` with so many colours."""
+def scene_of(episode: Episode, options: Mapping[str, Any] | None = None) -> DiscScene:
+    """What is known of a clip of the world ``balls`` with these options."""
     size = episode.frames.shape[1]
     low, high = world_balls.RADIUS
-    palette = list(world_balls.colors_of_world(colors).values())
+    palette = list(world_balls.colors_of_world(options or {}).values())
     return DiscScene.of_states(episode.states, palette, (low * size, high * size))
 
 
@@ -93,7 +93,7 @@ def law_of_balls(scene: DiscScene, size: int) -> Law:
 def balls_test(clips: int, size: int, frames: int, prompt_frames: int, **options: Any) -> WorldTest:
     """Positions, number and colours, bounces; with a bar also what comes back from behind it."""
     episodes = [simulate("balls", FRESH_SEED + i, size, frames, **options) for i in range(clips)]
-    scenes = [scene_of(episode, options.get("colors", world_balls.USUAL_COLORS)) for episode in episodes]
+    scenes = [scene_of(episode, options) for episode in episodes]
     laws = [law_of_balls(scene, size) for scene in scenes]
 
     def judge(made: np.ndarray) -> WorldFindings:
@@ -113,7 +113,7 @@ def caption_test(
         simulate("balls", FRESH_SEED + i, size, frames, combinations=[balls], **options)
         for i, balls in enumerate(wanted)
     ]
-    known = world_balls.colors_of_world(options.get("colors", world_balls.USUAL_COLORS))
+    known = world_balls.colors_of_world(options)
     right = np.array([[Counter(balls)[color] for color in known] for balls in wanted])
     low, high = (share * size for share in world_balls.RADIUS)
     colors = list(known.values())
