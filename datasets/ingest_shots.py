@@ -155,7 +155,7 @@ class ShotWriter:
         if self._first_of.setdefault(record.sha256, record.file) != record.file:
             return None if drop else record  # flagged by clip_splits
         first = source.size[0] * source.size[1] * CHANNELS * record.start
-        frames = partial(read_frame, part, first, source.size)
+        frames = partial(read_frames, part, first, source.size)
         original = self._seen.copy_of(source.samples_of(record), record.frames, frames)
         if original is None:
             return record
@@ -174,7 +174,7 @@ class ShotWriter:
                 left -= len(piece)
         if self._duplicates != "off":
             self._frames.flush()
-            frames = partial(read_frame, self._path, record.offset, source.size)
+            frames = partial(read_frames, self._path, record.offset, source.size)
             self._seen.add(record.key, source.samples_of(record), record.frames, frames)
         return record
 
@@ -184,20 +184,28 @@ class ShotWriter:
         self._pictures[reason] += 1
         if self._pictures[reason] > PICTURES_PER_REASON:
             return None
-        return jpeg_of(read_frame(part, 0, source.size, (stretch.start + stretch.stop) // 2))
+        return jpeg_of(read_frames(part, 0, source.size, [(stretch.start + stretch.stop) // 2])[0])
 
 
-def read_frame(path: Path, offset: int, size: tuple[int, int], number: int) -> np.ndarray:
-    """One frame of a file of frames, uint8 (H, W, 3).
+def read_frames(path: Path, offset: int, size: tuple[int, int], numbers: Sequence[int]) -> np.ndarray:
+    """Some frames of a file of frames, uint8 (N, H, W, 3).
 
     Args:
         path: The file.
         offset: Where its video begins, in bytes.
         size: (height, width) in pixels.
-        number: Which frame.
+        numbers: Which frames.
+
+    Raises:
+        OSError: If the file cannot be read, or ends before one of them.
     """
-    count = size[0] * size[1] * CHANNELS
-    return np.fromfile(path, np.uint8, count, offset=offset + number * count).reshape(*size, CHANNELS)
+    frames = np.empty((len(numbers), *size, CHANNELS), np.uint8)
+    with path.open("rb", buffering=0) as file:
+        for frame, number in zip(frames, numbers, strict=True):
+            file.seek(offset + number * frame.nbytes)
+            if file.readinto(frame.data) < frame.nbytes:
+                raise OSError(f"{path} ends too early")
+    return frames
 
 
 def jpeg_of(image: np.ndarray) -> str:

@@ -39,13 +39,32 @@ NEARER = 0.4
 NEARER_AT_A_GUESS = 0.2
 # So many of the frames compared must be near.
 SHARE_NEAR = 0.75
+# Where so many of the frames compared are not near, too few others are left (of up to nine; the quantile interpolates).
+FEW_FRAMES = 3
 # A hash with fewer bits of one kind (black, fog, a fade) tells too little to lead anywhere.
 FEWEST_BITS = 4
 # Share of the shorter one that both must show.
 OVERLAP = 0.5
 
-Frames = Callable[[int], np.ndarray]
-"""Gives one frame of a video by its number: uint8 (H, W, 3)."""
+Frames = Callable[[Sequence[int]], np.ndarray]
+"""Gives frames of a video by their numbers: uint8 (N, H, W, 3)."""
+
+
+class _Thumbnails:
+    """Thumbnails of a video, each made once."""
+
+    def __init__(self, frames: Frames) -> None:
+        self._frames = frames
+        self._made: dict[int, np.ndarray] = {}
+
+    def of(self, numbers: np.ndarray) -> np.ndarray:
+        """int16 (N, h, w, 3) of these frames."""
+        wanted: list[int] = numbers.tolist()
+        if new := sorted({number for number in wanted if number not in self._made}):
+            frames = self._frames(new)
+            every = max(1, min(frames.shape[1:3]) // SMALLEST_SIDE)
+            self._made.update(zip(new, thumbnails_of(frames[:, ::every, ::every]), strict=True))
+        return np.stack([self._made[number] for number in wanted])
 
 
 @dataclass(frozen=True)
@@ -70,7 +89,7 @@ class SeenVideos:
             key: What ``copy_of`` is to answer.
             samples: Number and difference hash of frames, about four a second.
             length: Number of its frames.
-            frames: Gives one of them; is called later, again and again.
+            frames: Gives them; is called later, again and again.
         """
         number = len(self._videos)
         self._videos.append(_Seen(key, length, frames))
@@ -91,7 +110,7 @@ class SeenVideos:
         Args:
             samples: As for ``add``.
             length: Number of its frames.
-            frames: Gives one of them.
+            frames: Gives them.
         """
         votes: Counter[tuple[int, int]] = Counter()
         for frame, value in _telling(samples):
@@ -100,9 +119,12 @@ class SeenVideos:
             for entry in entries:
                 if (self._hashes[entry] ^ value).bit_count() <= NEAR:
                     votes[self._of[entry], self._at[entry] - frame] += 1
+        mine, others = _Thumbnails(frames), dict[int, _Thumbnails]()
         for (number, ahead), nearer in self._places(votes, length).items():
-            if _shows_the_same(frames, length, self._videos[number], ahead, nearer):
-                return self._videos[number].key
+            seen = self._videos[number]
+            theirs = others.setdefault(number, _Thumbnails(seen.frames))
+            if _shows_the_same(mine, length, theirs, seen.length, ahead, nearer):
+                return seen.key
         return None
 
     def _places(self, votes: Counter[tuple[int, int]], length: int) -> dict[tuple[int, int], float]:
@@ -129,33 +151,44 @@ def _quarters(value: int) -> list[int]:
     return [number << bits | (value >> number * bits) & ((1 << bits) - 1) for number in range(QUARTERS)]
 
 
-def _shows_the_same(frames: Frames, length: int, other: _Seen, ahead: int, nearer: float) -> bool:
+def _shows_the_same(mine: _Thumbnails, length: int, theirs: _Thumbnails, other: int, ahead: int, nearer: float) -> bool:
     """Whether most frames t are frame t + ``ahead`` of the other, give or take SLACK, where both have frames."""
-    start, stop = max(0, -ahead), min(length, other.length - ahead)
-    if stop - start < OVERLAP * min(length, other.length):
+    start, stop = max(0, -ahead), min(length, other - ahead)
+    if stop - start < OVERLAP * min(length, other):
         return False
-    places = np.unique(np.linspace(start, stop - 1, COMPARED_FRAMES).round().astype(int)).tolist()
-    mine = {t: _thumbnail(frames(t)) for t in places}
-    nearby = {t + ahead + shift for t in places for shift in range(-SLACK, SLACK + 1)}
-    theirs = {t: _thumbnail(other.frames(t)) for t in sorted(nearby) if 0 <= t < other.length}
-    if len({image.shape for image in (*mine.values(), *theirs.values())}) > 1:
+    places = np.unique(np.linspace(start, stop - 1, COMPARED_FRAMES).round().astype(int))
+    images = mine.of(places)
+    if images.shape[1:] != theirs.of(places[:1] + ahead).shape[1:]:
         return False  # cut to frames of another shape, they show other parts of the picture
-    distances = []
-    for shift in range(-SLACK, SLACK + 1):
-        pairs = [(mine[t], theirs[t + ahead + shift]) for t in places if t + ahead + shift in theirs]
-        if 2 * len(pairs) >= len(places):
-            distances.append(np.quantile([_distance(a, b) for a, b in pairs], SHARE_NEAR))
-    if not distances:
-        return False
     # Neighbours are left out, since a frame is near to the next one.
-    apart = [_distance(mine[a], mine[b]) for a in places for b in places if b - a > (stop - start) / 3]
-    return bool(min(distances) <= nearer * float(np.mean(apart or [0])))
+    early, late = np.nonzero(places - places[:, None] > (stop - start) / 3)
+    apart = _distances(images[early], images[late])
+    limit = nearer * (float(apart.mean()) if len(apart) else 0.0)
+    middle = max(0, len(places) // 2 - 1)
+    few = places[middle : middle + FEW_FRAMES]
+    for shift in _shifts_by_few(mine, theirs, other, few, ahead, limit):
+        both = (places + shift >= 0) & (places + shift < other)
+        if 2 * both.sum() < len(places):
+            continue
+        if np.quantile(_distances(images[both], theirs.of(places[both] + shift)), SHARE_NEAR) <= limit:
+            return True
+    return False
 
 
-def _thumbnail(frame: np.ndarray) -> np.ndarray:
-    every = max(1, min(frame.shape[:2]) // SMALLEST_SIDE)
-    return thumbnails_of(frame[None, ::every, ::every])[0]
+def _shifts_by_few(
+    mine: _Thumbnails, theirs: _Thumbnails, other: int, few: np.ndarray, ahead: int, limit: float
+) -> list[int]:
+    """By how much the other may be ahead, as far as these frames say: nearly always nothing is left to look at."""
+    shifts = range(ahead - SLACK, ahead + SLACK + 1)
+    within = [shift for shift in shifts if few[0] + shift >= 0 and few[-1] + shift < other]
+    untold = [shift for shift in shifts if shift not in within]
+    if len(few) < FEW_FRAMES or not within:
+        return list(shifts)
+    later = theirs.of((few + np.array(within)[:, None]).ravel())
+    distances = _distances(np.concatenate([mine.of(few)] * len(within)), later).reshape(len(within), -1)
+    return untold + [within[row] for row in np.flatnonzero(np.any(distances <= limit, axis=1))]
 
 
-def _distance(image: np.ndarray, other: np.ndarray) -> float:
-    return float(np.abs(image - other).mean())
+def _distances(images: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Between pairs of thumbnails: int16 (N, h, w, 3) twice -> float (N,)."""
+    return np.abs(images - others).mean(axis=(1, 2, 3))

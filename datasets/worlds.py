@@ -1,7 +1,7 @@
 """Embedded worlds: seeded little simulations with known state, written as ordinary folders of videos.
 
-A world's folder follows the convention of users' own data: `train/*.mp4` and `val/*.mp4`, beside each video a
-sidecar `NAME.json` with its caption, label, actions and states; `world.json` says what was made.
+A world's folder follows the convention of users' own data: `train/*.mp4` and `val/*.mp4` (lossless: mkv), beside each
+video a sidecar `NAME.json` with its caption, label, actions and states; `world.json` says what was made.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -55,6 +55,8 @@ class WorldSettings:
     """Frames per second of the files."""
     seed: int = 0
     """Same seed, same world."""
+    lossless: bool = False
+    """Write every pixel as it was drawn (ffv1, mkv) and not as h264 (mp4), whose traces a GPT has to learn, too."""
 
 
 def simulate(world: str, seed: int, size: int, frames: int, **options: Any) -> Episode:
@@ -92,8 +94,10 @@ def write_world(
     seed: int,
     progress: Callable[[int, int], None] | None = None,
     options: Mapping[str, Any] | None = None,
+    *,
+    lossless: bool = False,
 ) -> bool:
-    """Write a world as a folder of h264 videos with sidecars, and `world.json` last.
+    """Write a world as a folder of videos with sidecars, and `world.json` last.
 
     A second call with the same settings finds the finished world and returns at once; an interrupted one is
     completed.
@@ -111,6 +115,7 @@ def write_world(
         options: For `balls`: `occluder`, `twins` and `colors`, see `simulate`; `hold_out`, the share of the
             combinations of two and of three balls that no training clip shows and all validation clips show.
             `world.json` lists them as `held_out`. For `fork`: `right`, see `simulate`.
+        lossless: Write mkv files that hold every pixel as drawn (ffv1), not mp4 (h264).
 
     Returns:
         True if the world was written, False if it was already there.
@@ -128,10 +133,11 @@ def write_world(
         raise ValueError(f"right is {options['right']}; expected a probability above 0 and below 1, such as 0.7")
     # An option at its default is the same world as the option left out.
     told = {name: value for name, value in sorted(options.items()) if value and value != _DEFAULTS.get(name)} | held_out
+    told |= {"lossless": True} if lossless else {}
     settings = _settings(world, count, val_count, size, frames, fps, seed, told)
     if not begin_folder(out, settings, WORLD_FILE):
         return False
-    clips = list(_clips(out, count, val_count, seed))
+    clips = list(_clips(out, count, val_count, seed, ".mkv" if lossless else ".mp4"))
     for done, (video, clip_seed) in enumerate(clips, start=1):
         if not is_recorded(video):
             episode = _SIMULATORS[world](clip_seed, size, frames, **by_split[video.parent.name])
@@ -199,10 +205,10 @@ def _settings(
     }
 
 
-def _clips(out: Path, count: int, val_count: int, seed: int) -> Iterator[tuple[Path, int]]:
+def _clips(out: Path, count: int, val_count: int, seed: int, suffix: str) -> Iterator[tuple[Path, int]]:
     for split, clips, first in (("train", count, 0), ("val", val_count, _SEEDS // 2)):
         for index in range(clips):
-            yield out / split / f"{index:05d}.mp4", seed * _SEEDS + first + index
+            yield out / split / f"{index:05d}{suffix}", seed * _SEEDS + first + index
 
 
 def _sidecar(episode: Episode) -> dict[str, Any]:

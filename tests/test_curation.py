@@ -242,9 +242,9 @@ def seen_and_asked(first: np.ndarray, second: np.ndarray) -> str | None:
         return list(zip(measures.sampled, measures.hashes, strict=True))
 
     seen = SeenVideos()
-    seen.add("other", samples(scene(40, 99)), 40, lambda t: scene(40, 99)[t])
-    seen.add("first", samples(first), len(first), lambda t: first[t])
-    return seen.copy_of(samples(second), len(second), lambda t: second[t])
+    seen.add("other", samples(scene(40, 99)), 40, lambda numbers: scene(40, 99)[numbers])
+    seen.add("first", samples(first), len(first), lambda numbers: first[numbers])
+    return seen.copy_of(samples(second), len(second), lambda numbers: second[numbers])
 
 
 def test_copies_are_found_and_relatives_are_not() -> None:
@@ -257,6 +257,13 @@ def test_copies_are_found_and_relatives_are_not() -> None:
     assert seen_and_asked(video, video[::-1]) is None, "played backwards"
     assert seen_and_asked(video, scene(60, 2)) is None
     assert seen_and_asked(black(30), black(30)) is None
+
+
+def test_a_copy_with_other_frames_in_its_middle_is_still_one() -> None:
+    """The first look is at three frames there; of eight, two may be others."""
+    video = scene(60, 1)
+    assert seen_and_asked(video, np.concatenate([video[:22], scene(15, 5), video[37:]])) == "first", "2 of 8 are others"
+    assert seen_and_asked(video, np.concatenate([video[:22], scene(22, 5), video[44:]])) is None, "3 of 8 are others"
 
 
 def test_two_games_of_one_kind_are_no_copies() -> None:

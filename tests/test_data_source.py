@@ -19,7 +19,8 @@ def test_without_a_folder_the_embedded_world_is_made_once(
     monkeypatch.chdir(tmp_path)
 
     def small_world(world: str, out: Path, **settings: object) -> bool:
-        assert settings == {"count": 600, "val_count": 64, "size": 64, "frames": 48, "fps": 10.0, "seed": 0}
+        usual = {"count": 600, "val_count": 64, "size": 64, "frames": 48, "fps": 10.0, "seed": 0}
+        assert settings == usual | {"lossless": False}
         return write_world(world, out, 2, 1, 32, 8, 10.0, 0)
 
     monkeypatch.setattr(data_source, "write_world", small_world)

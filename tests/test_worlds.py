@@ -283,6 +283,18 @@ def test_world_files_show_the_simulated_frames(tmp_path: Path) -> None:
     assert np.abs(difference).mean() < 2
 
 
+def test_lossless_files_hold_every_pixel_and_are_another_world(tmp_path: Path) -> None:
+    assert write(tmp_path / "exact", lossless=True) is True and write(tmp_path / "exact", lossless=True) is False
+    assert sorted(file.name for file in (tmp_path / "exact/val").iterdir()) == [
+        "00000.json", "00000.mkv", "00001.json", "00001.mkv",
+    ]  # fmt: skip
+    assert np.array_equal(read(tmp_path / "exact/train/00001.mkv"), simulate("balls", 1, 32, 5).frames)
+    write(tmp_path / "usual")
+    for folder, lossless in (("exact", False), ("usual", True)):
+        with pytest.raises(ValueError, match=r"holds another world: options is"):
+            write(tmp_path / folder, lossless=lossless)
+
+
 def test_writing_again_is_free_and_other_settings_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "w"
     assert write(out) is True
@@ -358,6 +370,8 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "already there" in capsys.readouterr().out
     main([*arguments[:2], str(tmp_path / "t"), *arguments[3:], "--frames", "3", "--twins", "--hold-out", "0.1"])
     options = json.loads((tmp_path / "t/world.json").read_text())["options"]
+    main([*arguments[:2], str(tmp_path / "l"), *arguments[3:], "--frames", "3", "--lossless"])
+    assert read(tmp_path / "l/train/00000.mkv").shape == (3, 32, 32, 3)
     assert options["twins"] is True and options["hold_out"] == 0.1 and len(options["held_out"]) == 8
     with pytest.raises(SystemExit) as stop:
         main([*arguments, "--frames", "4"])

@@ -2,11 +2,12 @@
 
     python tools/make_world.py balls --out data/balls --count 600 --size 64 --frames 48 --seed 0
     python tools/make_world.py balls --twins --hold-out 0.2 --out data/twins
-    python tools/make_world.py paddle
+    python tools/make_world.py paddle --lossless
     python tools/make_world.py fork --right 0.7
 
 Nothing is downloaded. The folder has the form your own videos would have (train/*.mp4, val/*.mp4, a JSON file
-beside each), and everything that takes such a folder takes this one. Run again, it finds the world finished.
+beside each; with --lossless *.mkv), and everything that takes such a folder takes this one. Run again, it finds the
+world finished.
 """
 
 from dataclasses import dataclass
@@ -67,6 +68,7 @@ def make_world(config: Config) -> None:
             config.seed,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             options=options,
+            lossless=config.lossless,
         )
     clips = f"{config.count} training and {config.val_count} validation clips"
     print(f"{out}: {clips}, {config.size}x{config.size}, {config.frames} frames" + ("" if made else " (already there)"))
