@@ -11,20 +11,18 @@ validation clips continued under four orders; where the paddle is, beside where 
 state; on recorded Breakout (videos with actions, --size 80 --width 64 --fps 0) beside what really happened. Pictures
 lie beside the JSON.
 
-The model of results/conditioning_eight_colors.json (an hour on one core, then 1.5 on two; its first captions still said
-"a orange ball"), judged at --temperature 0.7 --top-p 0.9 --guidance 2:
+The model of results/conditioning_eight_colors.json (two hours on two cores), judged at --temperature 0.7 --top-p 0.9
+--guidance 2 --sharpen others, and of results/conditioning_sharpen_all.json, at --sharpen all:
 
-    world="python tools/make_world.py balls --twins --colors 8 --hold-out 0.2 --val-count 200"
-    gpt="tools/train_gpt.py --conditions labels captions --model.dim 192 --model.depth 8 --weight-decay 0.1"
-    cut="python tools/tokenize_dataset.py --tokenizer runs/eight/tokenizer --clip-frames 8"
-    $world --count 32000 --frames 8 --out data/short
-    $world --count 16000 --frames 48 --out data/long
-    python tools/train_tokenizer.py --data data/short --size 64 --clip-frames 8 --steps 700 --run runs/eight/tokenizer
-    $cut --data data/short --hop 8 --out runs/eight/short
-    $cut --data data/long --hop 4 --out runs/eight/long
-    python $gpt --shards runs/eight/short --run runs/eight/first --steps 6000 --batch-size 16 --decay-share 0.45
-    gpt="$gpt --shards runs/eight/long --run runs/eight/gpt --init-from runs/eight/first --device cpu"
-    torchrun --nproc_per_node 2 -- $gpt --steps 7500 --batch-size 32 --lr 2e-3 --warmup 100 --decay-share 0.8
+    world="python tools/make_world.py balls --twins --colors 8 --hold-out 0.2 --lossless"
+    $world --count 600 --val-count 100 --out data/few
+    $world --count 20000 --val-count 200 --out data/many
+    python tools/train_tokenizer.py --data data/few --clip-frames 8 --steps 700 --run runs/eight/tokenizer
+    cut="python tools/tokenize_dataset.py --tokenizer runs/eight/tokenizer --processes 2"
+    $cut --data data/many --hop 4 --out runs/eight/tokens
+    gpt="tools/train_gpt.py --shards runs/eight/tokens --conditions labels captions --model.dim 192 --model.depth 8"
+    gpt="$gpt --steps 7500 --batch-size 32 --warmup 100 --decay-share 0.8 --weight-decay 0.1"
+    torchrun --nproc_per_node 2 -- $gpt --device cpu --run runs/eight/gpt
 """
 
 import argparse
@@ -43,12 +41,13 @@ from tokenreel.evaluation.film_strip import film_strip
 from tokenreel.generation import VideoModel
 from tokenreel.training.hardware import DeviceName, keep_freed_memory, pick_device
 from tokenreel.transformer import SamplingSettings
+from tokenreel.transformer.filters import SHARPEN
 from tokenreel.transformer.pretrained import data_of
 
 NOTE = (
     "Alternative: the same model and seeds without the caption or the actions. Limit: true clips through the "
     "tokenizer, judged alike. {samples} samples per case where there are so many; temperature {temperature}, "
-    "top-p {top_p}, guidance {guidance} for captions and labels, {paddle_guidance} for actions."
+    "top-p {top_p}, sharpening {sharpen}, guidance {guidance} for captions and labels, {paddle_guidance} for actions."
 )
 
 
@@ -62,6 +61,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200, help="clips per case")
     parser.add_argument("--temperature", type=float, default=plain.temperature)
     parser.add_argument("--top-p", type=float, default=0.9, help="as tools/sample.py")
+    parser.add_argument("--sharpen", choices=SHARPEN, default=plain.sharpen, help="as tools/sample.py")
     parser.add_argument("--guidance", type=float, default=plain.guidance, help="for captions and labels")
     parser.add_argument("--paddle-guidance", type=float, default=plain.guidance, help="for actions")
     parser.add_argument("--device", choices=get_args(DeviceName), default="auto")
@@ -73,8 +73,9 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     device = pick_device(arguments.device)
+    drawn = {name: getattr(arguments, name) for name in ("temperature", "top_p", "sharpen")}
     settings = {
-        name: SamplingSettings(temperature=arguments.temperature, top_p=arguments.top_p, guidance=guidance)
+        name: SamplingSettings(**drawn, guidance=guidance)
         for name, guidance in (("captions", arguments.guidance), ("paddle", arguments.paddle_guidance))
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,7 @@ from tokenreel.tokenizer.frames import to_frames, to_video
 from tokenreel.tokenizer.pretrained import encoding_fingerprint
 from tokenreel.transformer import ClipConditions, SamplingSettings, VideoGPT, sample_latent_frames
 from tokenreel.transformer.conditions import Action
+from tokenreel.transformer.filters import Sharpen
 from tokenreel.transformer.pretrained import find_folder
 
 CLIPS_AT_ONCE = 16
@@ -205,6 +206,7 @@ class VideoModel:
         temperature: float = 1.0,
         top_k: int = 0,
         top_p: float = 0.9,
+        sharpen: Sharpen = "all",
         guidance: float = 1.0,
         caption: str | None = None,
         label: str | None = None,
@@ -217,9 +219,10 @@ class VideoModel:
             prompt: At the model's size and frame rate; P a multiple of the temporal stride, 0 for a clip from nothing.
             num_frames: New frames, a multiple of the temporal stride.
             seed: Of the random numbers.
-            temperature: See :class:`~tokenreel.transformer.SamplingSettings`, as the three that follow.
+            temperature: See :class:`~tokenreel.transformer.SamplingSettings`, as the four that follow.
             top_k: See there.
             top_p: See there.
+            sharpen: See there.
             guidance: See there.
             caption: What is to be seen.
             label: Its class.
@@ -234,7 +237,7 @@ class VideoModel:
                 f"prompt has shape {np.shape(prompt)}, expected one clip, (P, H, W, 3), with P of 0 for one from "
                 "nothing; continue_frames takes several clips"
             )
-        settings = SamplingSettings(temperature, top_k, top_p, guidance)
+        settings = SamplingSettings(temperature, top_k, top_p, sharpen, guidance)
         told = ClipConditions(label, caption, actions)
         end = None if last is None else np.asarray(last)[None]
         return self.continue_frames(np.asarray(prompt)[None], num_frames, settings, [seed], [told], end).frames[0]

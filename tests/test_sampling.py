@@ -18,7 +18,7 @@ from tokenreel.transformer import (
     sample_indices,
 )
 from tokenreel.transformer.clip_chance import drawn_chance
-from tokenreel.transformer.filters import keep_top_k, keep_top_p, pick
+from tokenreel.transformer.filters import keep_top_k, keep_top_p, odds, pick
 from tokenreel.transformer.sampling import sample_latent_frames
 from tokenreel.transformer.static_decoder import StaticDecoder
 from tokenreel.transformer.token_order import drawn_order, token_order
@@ -99,6 +99,30 @@ def test_temperature_comes_before_top_p_and_top_k_before_both() -> None:
     # Among the first two alone the first holds 0.73 >= 0.7.
     assert pick(logits, SamplingSettings(top_p=0.7), uniform).item() == 1
     assert pick(logits, SamplingSettings(top_p=0.7, top_k=2), uniform).item() == 0
+
+
+def test_sharpening_the_others_keeps_the_odds_of_the_likeliest() -> None:
+    logits = torch.tensor([[0.1, 5.0, 1.0, 2.0, -1.0], [3.0, 2.9, -torch.inf, 0.0, 0.0]])
+    settings = SamplingSettings(temperature=0.5, top_k=3, top_p=0.9, sharpen="others")
+    plain, sharpened = logits.double().softmax(-1), odds(logits, settings)
+    for row, (before, after) in enumerate(zip(plain, sharpened, strict=True)):
+        first = int(before.argmax())
+        others = [i for i in range(5) if i != first]
+        assert after[first] == before[first] and after.sum() == pytest.approx(1)
+        wanted = keep_top_p(keep_top_k(logits[row : row + 1, others] / 0.5, 3), 0.9).double().softmax(-1)
+        torch.testing.assert_close(after[others], wanted[0] * (1 - before[first]))
+    # What is unlikely at each place is so no longer over many: 64 places, 3 % at each.
+    rare = torch.full((1, 101), math.log(0.03 / 100))
+    rare[0, 7] = math.log(0.97)
+    lost, kept = (1 - odds(rare, SamplingSettings(0.7, top_p=0.9, sharpen=what))[0, 7] for what in ("all", "others"))
+    assert lost == 0 and kept == pytest.approx(0.03, rel=1e-4)
+
+
+def test_sharpening_the_others_where_there_is_one_or_none() -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf], [-torch.inf, 1.0, 0.0]])
+    for settings in (SamplingSettings(1e-30, sharpen="others"), SamplingSettings(top_k=1, top_p=0.1, sharpen="others")):
+        torch.testing.assert_close(odds(logits, settings), logits.double().softmax(-1))
+    assert pick(logits, SamplingSettings(0, sharpen="others"), torch.zeros(2, dtype=torch.float64)).tolist() == [1, 1]
 
 
 # the draw
@@ -407,6 +431,7 @@ def test_requests_for_what_lies_between_that_do_not_fit() -> None:
         ({"top_p": 0.0}, "top_p 0.0: expected a probability"),
         ({"top_p": 1.5}, "top_p 1.5"),
         ({"top_p": math.nan}, "top_p nan"),
+        ({"sharpen": "some"}, "sharpen 'some': expected one of all, others"),
         ({"top_k": 5.0}, "top_k 5.0: expected a whole number"),
         ({"speculative": "of"}, "speculative 'of': expected one of auto, off"),
         ({"precision": "fp16"}, "precision 'fp16': expected one of fp32, bf16, int8"),

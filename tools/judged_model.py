@@ -112,7 +112,7 @@ def reference_clips(windows: ClipWindows, chosen: np.ndarray, count: int) -> tup
 
 def told_settings(settings: SamplingSettings) -> dict[str, Any]:
     """What clips were sampled with."""
-    return {name: getattr(settings, name) for name in ("temperature", "top_k", "top_p", "guidance")}
+    return {name: getattr(settings, name) for name in ("temperature", "top_k", "top_p", "sharpen", "guidance")}
 
 
 def tokens_per_pixel(model: VideoModel) -> float:

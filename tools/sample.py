@@ -52,8 +52,8 @@ def sample(config: Config) -> None:
     check_writable(config.out)
     if any(side % 2 for side in truth.shape[2:4]) and any(request.format != "gif" for request in requests):
         print("odd frame sizes are padded to even ones, as the format needs; gif keeps them")
-    if not config.given_frames and config.top_p < 1:
-        print(f"clips from nothing: if things are missing, try --top-p 1 instead of {config.top_p}")
+    if not config.given_frames and config.sharpen == "all":
+        print("clips from nothing: if things are missing, try --sharpen others")
 
     every = -(-(config.given_frames + max(lengths)) // model.window)  # of a long clip not all is shown
     shown = _continued(config, model, truth, requests, lengths, said, every)

@@ -29,8 +29,7 @@ class Config(SamplingSettings):
     where --prompt or --prompts says what is to be seen and no --input is given."""
     top_p: float = 0.9
     """Draw among the likeliest indices that together have this probability; 1 is all, and lets one index from the
-    far tail break an object now and then. For clips from nothing rather 1: what may begin anywhere is unlikely at each
-    place, and with less it begins too late or not at all."""
+    far tail break an object now and then. For clips from nothing see --sharpen."""
     frame_size: str = ""
     """HEIGHTxWIDTH of clips from nothing, for a model that was trained on several sizes; default: the first of them.
     An --input is brought to the one nearest its shape."""

@@ -11,7 +11,8 @@ from torch import Tensor
 from tokenreel.transformer.products import Precision
 
 Speculative = Literal["auto", "off"]
-SPECULATIVE, PRECISIONS = get_args(Speculative), get_args(Precision)
+Sharpen = Literal["all", "others"]
+SPECULATIVE, SHARPEN, PRECISIONS = get_args(Speculative), get_args(Sharpen), get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,15 @@ class SamplingSettings:
 
     temperature: float = 1.0
     """Logits are divided by it; 0 always takes the likeliest index (of more than 2^14 codes, in two factors: the
-    likeliest first factor, then the likeliest second; top-k and top-p act on each factor likewise)."""
+    likeliest first factor, then the likeliest second; what follows acts on each factor likewise)."""
     top_k: int = 0
     """Draw among the k likeliest indices only; 0 is all."""
     top_p: float = 1.0
     """Draw among the likeliest indices that together have this probability; 1 is all."""
+    sharpen: Sharpen = "all"
+    """What temperature, top-k and top-p choose among: "all" indices, or the "others" but the likeliest, which keeps its
+    probability. For clips from nothing: a thing that may begin anywhere is unlikely at each place, where "nothing here"
+    is likeliest, and sharpening all makes it begin too late or not at all."""
     guidance: float = 1.0
     """How much more than plainly the conditions count (classifier-free guidance): logits move from those without
     conditions to those with them, and that much further; 1 is plain, 2 or 3 follow captions more strictly."""
@@ -46,7 +51,8 @@ class SamplingSettings:
     1 % in int8) may decide otherwise where probabilities are close."""
 
     def __post_init__(self) -> None:
-        for name, known in (("speculative", SPECULATIVE), ("precision", PRECISIONS)):
+        named = {"speculative": SPECULATIVE, "sharpen": SHARPEN, "precision": PRECISIONS}
+        for name, known in named.items():
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} {getattr(self, name)!r}: expected one of {', '.join(known)}")
         for name in ("top_k", "overlap", "passes"):
@@ -138,6 +144,24 @@ def _likeliest_first(probability: Tensor, p: float) -> tuple[Tensor, Tensor]:
     return probability.sort(dim=-1, descending=True)
 
 
+def odds(logits: Tensor, settings: SamplingSettings) -> Tensor:
+    """What is drawn from: logits (B, K) -> float64 probabilities (B, K)."""
+    if settings.sharpen == "all":
+        return _sharpened(logits, settings)
+    likeliest = logits.argmax(-1, keepdim=True)
+    others = logits.scatter(-1, likeliest, -torch.inf)
+    kept = logits.double().softmax(-1).gather(-1, likeliest)
+    # Where nothing else is possible, there is nothing to sharpen.
+    shares = torch.where(others.amax(-1, keepdim=True).isneginf(), 0.0, _sharpened(others, settings))
+    return (shares * (1 - kept)).scatter(-1, likeliest, kept)
+
+
+def _sharpened(logits: Tensor, settings: SamplingSettings) -> Tensor:
+    logits = logits - logits.amax(-1, keepdim=True)  # a tiny temperature must not overflow
+    logits = keep_top_p(keep_top_k(logits / settings.temperature, settings.top_k), settings.top_p)
+    return logits.double().softmax(-1)
+
+
 def pick(logits: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
     """Draw one index per row by inverting the distribution at a given uniform number.
 
@@ -151,9 +175,7 @@ def pick(logits: Tensor, settings: SamplingSettings, uniform: Tensor) -> Tensor:
     """
     if settings.temperature == 0:
         return logits.argmax(-1)
-    logits = logits - logits.amax(-1, keepdim=True)  # a tiny temperature must not overflow
-    logits = keep_top_p(keep_top_k(logits / settings.temperature, settings.top_k), settings.top_p)
-    cumulative = logits.double().softmax(-1).cumsum(-1)
+    cumulative = odds(logits, settings).cumsum(-1)
     # Scaled by the last sum, which rounding may leave beside 1.
     return torch.searchsorted(cumulative, (uniform * cumulative[:, -1])[:, None], right=True)[:, 0].clamp(
         max=logits.shape[-1] - 1
