@@ -11,8 +11,8 @@ validation clips continued under four orders; where the paddle is, beside where 
 state; on recorded Breakout (videos with actions, --size 80 --width 64 --fps 0) beside what really happened. Pictures
 lie beside the JSON.
 
-The model of results/conditioning_eight_colors.json (two hours on two cores), judged at --temperature 0.7 --top-p 0.9
---guidance 2 --sharpen others, and of results/conditioning_sharpen_all.json, at --sharpen all:
+The model of results/conditioning_eight_colors.json (two hours on two cores), judged with --samples 1000 --guidance 2
+--temperature 0.7 --top-p 0.9 --sharpen others, and of results/conditioning_sharpen_all.json, with --sharpen all:
 
     world="python tools/make_world.py balls --twins --colors 8 --hold-out 0.2 --lossless"
     $world --count 600 --val-count 100 --out data/few

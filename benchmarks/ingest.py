@@ -2,16 +2,20 @@
 
     python benchmarks/ingest.py --data my/videos --out runs/benchmarks/ingest.json   # one core, a minute
     python benchmarks/ingest.py                                                     # two videos made for it
+    python benchmarks/ingest.py --alike 2000 --out runs/benchmarks/copies.json      # many short videos of one world
 
 Bare decoding is PyAV on one thread, every frame scaled by swscale to the same size and made an array, nothing else.
 Ingest decodes every frame too, scales those that it keeps, cuts, measures, hashes the file and writes the frames.
 Both take turns in one process; the clock is its CPU time, and the best of several rounds counts.
+
+With --alike: what the process that writes the store and looks for copies takes, beside the same without looking. In
+videos of one world much looks alike and nothing is a copy.
 """
 
 import argparse
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +24,17 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from report import report, row
 
-from tokenreel.datasets.curation import CurationRules
+from tokenreel.datasets.curation import CurationRules, Duplicates
+from tokenreel.datasets.data_source import DataSettings, open_data
 from tokenreel.datasets.found_video import VideoPlace
 from tokenreel.datasets.ingest_worker import decode
 from tokenreel.datasets.video_folder import VideoFolder
 from tokenreel.datasets.video_writer import write_video
+from tokenreel.datasets.worlds import WorldSettings, write_world
 
 RATES = (10.0, None)
+DUPLICATES: tuple[Duplicates, Duplicates] = ("flag", "off")
+ALIKE_NOTE = "CPU time of the process that writes the store; alternative: --curation.duplicates off"
 NOTE = "source frames per second of CPU time; alternative: bare sequential PyAV decoding with resize of every frame"
 
 
@@ -77,17 +85,41 @@ def made_videos(folder: Path) -> None:
         write_video(folder / f"made_{width}x{height}.mp4", frames, 30, crf=23)
 
 
+def alike_rows(count: int, size: int, folder: Path) -> list[dict[str, Any]]:
+    """Time the search for copies among the videos of a world."""
+    settings = replace(WorldSettings(), count=count, val_count=0, size=size)
+    write_world("balls", folder / "alike", **asdict(settings))
+    speeds, flags = {}, {}
+    for duplicates in DUPLICATES:
+        rules = CurationRules(duplicates=duplicates)
+        data = DataSettings(data=folder / "alike", size=size, cache=folder / duplicates, curation=rules)
+        began = time.process_time()
+        records = open_data(data).records
+        speeds[duplicates] = count / (time.process_time() - began)
+        flags[duplicates] = sum("near_duplicate_of" in record.flags for record in records)
+    case = f"{count} videos of balls, {settings.frames} frames {size}x{size}"
+    return [
+        row(case, "videos written to the store", "videos/s", *(speeds[name] for name in DUPLICATES)),
+        row(case, "taken for copies", "", *(flags[name] for name in DUPLICATES)),
+    ]
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder of videos; default: two that are made")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="height and width of the frames")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--alike", type=int, default=0, help="so many short videos of one world, and nothing else")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/ingest.json"))
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder, part = Path(temporary), Path(temporary) / "part.u8"
+        if arguments.alike:
+            rows = alike_rows(arguments.alike, arguments.sizes[0], folder)
+            report(rows, arguments.out, ALIKE_NOTE)
+            return
         if arguments.data is None:
             made_videos(folder)
         videos = VideoFolder.scan(arguments.data or folder)

@@ -71,6 +71,14 @@ def test_protocol_writes_rows_and_curves(clips: Path, tmp_path: Path) -> None:
 # ingest
 
 
+def test_the_search_for_copies_is_measured_against_none(tmp_path: Path) -> None:
+    out = tmp_path / "copies.json"
+    run("ingest.py", "--alike", 12, "--sizes", 32, "--out", out)
+    written, copies = json.loads(out.read_text())["rows"]
+    assert written["ours"] > 0 and written["alternative"] > 0
+    assert (copies["ours"], copies["alternative"]) == (0, 0)
+
+
 def test_ingest_is_measured_against_bare_decoding(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (20, 32, 48, 3), np.uint8)
     write_video(tmp_path / "videos/a.mp4", frames, 30)
