@@ -107,17 +107,19 @@ def alike_rows(count: int, size: int, folder: Path) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of videos; default: two that are made")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--data", type=Path, help="folder of videos; default: two that are made")
+    source.add_argument("--alike", type=int, default=0, help="only the search for copies, in so many videos of a world")
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 128], help="height and width of the frames")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--alike", type=int, default=0, help="so many short videos of one world, and nothing else")
     parser.add_argument("--out", type=Path, default=Path("runs/benchmarks/ingest.json"))
     arguments = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder, part = Path(temporary), Path(temporary) / "part.u8"
         if arguments.alike:
-            rows = alike_rows(arguments.alike, arguments.sizes[0], folder)
+            for size in arguments.sizes:
+                rows += alike_rows(arguments.alike, size, folder / str(size))
             report(rows, arguments.out, ALIKE_NOTE)
             return
         if arguments.data is None:

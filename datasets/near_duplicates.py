@@ -53,8 +53,8 @@ Frames = Callable[[Sequence[int]], np.ndarray]
 class _Thumbnails:
     """Thumbnails of a video, each made once."""
 
-    def __init__(self, frames: Frames) -> None:
-        self._frames = frames
+    def __init__(self, frames: Frames, length: int) -> None:
+        self._frames, self.length = frames, length
         self._made: dict[int, np.ndarray] = {}
 
     def of(self, numbers: np.ndarray) -> np.ndarray:
@@ -119,11 +119,11 @@ class SeenVideos:
             for entry in entries:
                 if (self._hashes[entry] ^ value).bit_count() <= NEAR:
                     votes[self._of[entry], self._at[entry] - frame] += 1
-        mine, others = _Thumbnails(frames), dict[int, _Thumbnails]()
+        mine, others = _Thumbnails(frames, length), dict[int, _Thumbnails]()
         for (number, ahead), nearer in self._places(votes, length).items():
             seen = self._videos[number]
-            theirs = others.setdefault(number, _Thumbnails(seen.frames))
-            if _shows_the_same(mine, length, theirs, seen.length, ahead, nearer):
+            theirs = others.setdefault(number, _Thumbnails(seen.frames, seen.length))
+            if _shows_the_same(mine, theirs, ahead, nearer):
                 return seen.key
         return None
 
@@ -151,10 +151,10 @@ def _quarters(value: int) -> list[int]:
     return [number << bits | (value >> number * bits) & ((1 << bits) - 1) for number in range(QUARTERS)]
 
 
-def _shows_the_same(mine: _Thumbnails, length: int, theirs: _Thumbnails, other: int, ahead: int, nearer: float) -> bool:
+def _shows_the_same(mine: _Thumbnails, theirs: _Thumbnails, ahead: int, nearer: float) -> bool:
     """Whether most frames t are frame t + ``ahead`` of the other, give or take SLACK, where both have frames."""
-    start, stop = max(0, -ahead), min(length, other - ahead)
-    if stop - start < OVERLAP * min(length, other):
+    start, stop = max(0, -ahead), min(mine.length, theirs.length - ahead)
+    if stop - start < OVERLAP * min(mine.length, theirs.length):
         return False
     places = np.unique(np.linspace(start, stop - 1, COMPARED_FRAMES).round().astype(int))
     images = mine.of(places)
@@ -166,8 +166,8 @@ def _shows_the_same(mine: _Thumbnails, length: int, theirs: _Thumbnails, other: 
     limit = nearer * (float(apart.mean()) if len(apart) else 0.0)
     middle = max(0, len(places) // 2 - 1)
     few = places[middle : middle + FEW_FRAMES]
-    for shift in _shifts_by_few(mine, theirs, other, few, ahead, limit):
-        both = (places + shift >= 0) & (places + shift < other)
+    for shift in _shifts_by_few(mine, theirs, few, ahead, limit):
+        both = (places + shift >= 0) & (places + shift < theirs.length)
         if 2 * both.sum() < len(places):
             continue
         if np.quantile(_distances(images[both], theirs.of(places[both] + shift)), SHARE_NEAR) <= limit:
@@ -175,12 +175,10 @@ def _shows_the_same(mine: _Thumbnails, length: int, theirs: _Thumbnails, other: 
     return False
 
 
-def _shifts_by_few(
-    mine: _Thumbnails, theirs: _Thumbnails, other: int, few: np.ndarray, ahead: int, limit: float
-) -> list[int]:
+def _shifts_by_few(mine: _Thumbnails, theirs: _Thumbnails, few: np.ndarray, ahead: int, limit: float) -> list[int]:
     """By how much the other may be ahead, as far as these frames say: nearly always nothing is left to look at."""
     shifts = range(ahead - SLACK, ahead + SLACK + 1)
-    within = [shift for shift in shifts if few[0] + shift >= 0 and few[-1] + shift < other]
+    within = [shift for shift in shifts if few[0] + shift >= 0 and few[-1] + shift < theirs.length]
     untold = [shift for shift in shifts if shift not in within]
     if len(few) < FEW_FRAMES or not within:
         return list(shifts)

@@ -52,7 +52,7 @@ def sample(config: Config) -> None:
     check_writable(config.out)
     if any(side % 2 for side in truth.shape[2:4]) and any(request.format != "gif" for request in requests):
         print("odd frame sizes are padded to even ones, as the format needs; gif keeps them")
-    if not config.given_frames and config.sharpen == "all":
+    if not config.given_frames and config.sharpen == "all" and (config.top_p < 1 or config.temperature < 1):
         print("clips from nothing: if things are missing, try --sharpen others")
 
     every = -(-(config.given_frames + max(lengths)) // model.window)  # of a long clip not all is shown
